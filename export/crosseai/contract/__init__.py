@@ -1,0 +1,60 @@
+"""What the parts of CrossEAI agree on: tensors, model spec, results, labels and errors.
+
+Conventions, stated once:
+
+- images are ``(H, W)``, batches ``(N, C, H, W)``, all C-contiguous, 0 is black;
+- masks are uint8 in {0, 1};
+- boxes are int32, half-open ``(x0, y0, x1, y1)`` in pixels, origin at the top-left corner, and their name says
+  the frame: ``box_model_px`` (the model's square input) or ``box_image_px`` (the original image).
+"""
+
+from crosseai.contract.boxes import NO_BOX, PRESETS, Box, BoxParameters, box_preset
+from crosseai.contract.errors import (
+    ContractError,
+    CrossEAIError,
+    InferenceTimeout,
+    InputError,
+    InvalidMapError,
+    InvalidMaskError,
+    PostprocError,
+    ServerError,
+    ServerUnavailable,
+    UnreadableImageError,
+    UnsupportedImageError,
+)
+from crosseai.contract.labels import CHESTXRAY8, NO_FINDING, canonical_label, class_index
+from crosseai.contract.results import Finding, ImageFailure, ImageResult, Stage
+from crosseai.contract.spec import MODEL_FILENAME, SPEC_FILENAME, Architecture, ModelSpec
+from crosseai.contract.tensors import TensorSpec
+
+__all__ = [
+    "CHESTXRAY8",
+    "MODEL_FILENAME",
+    "NO_BOX",
+    "NO_FINDING",
+    "PRESETS",
+    "SPEC_FILENAME",
+    "Architecture",
+    "Box",
+    "BoxParameters",
+    "ContractError",
+    "CrossEAIError",
+    "Finding",
+    "ImageFailure",
+    "ImageResult",
+    "InferenceTimeout",
+    "InputError",
+    "InvalidMapError",
+    "InvalidMaskError",
+    "ModelSpec",
+    "PostprocError",
+    "ServerError",
+    "ServerUnavailable",
+    "Stage",
+    "TensorSpec",
+    "UnreadableImageError",
+    "UnsupportedImageError",
+    "box_preset",
+    "canonical_label",
+    "class_index",
+]

@@ -1,0 +1,68 @@
+"""Boxes, and the named parameter sets of the algorithm that finds them."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
+
+from crosseai.contract.errors import InputError
+
+Box: TypeAlias = tuple[int, int, int, int]
+"""``(x0, y0, x1, y1)`` in pixels, half-open, origin at the top-left corner; all zero means no box."""
+
+NO_BOX: Box = (0, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class BoxParameters:
+    """Parameters of ``crosseai.postproc.localize``, under the name that outputs carry.
+
+    The defaults are the paper's (arXiv 2310.19835, section 4.2).
+
+    Parameters
+    ----------
+    preset
+        Name of this set.
+    t
+        Share of the heat map in the fused map (equation 4), 0..1.
+    threshold
+        Share of the fused map's maximum above which a pixel belongs to the mask, 0..1.
+    max_candidates
+        Greatest number of maximal rectangles considered.
+    min_area
+        Smallest area of a candidate, in model pixels.
+    """
+
+    preset: str = "crosseai"
+    t: float = 0.30
+    threshold: float = 0.35
+    max_candidates: int = 8
+    min_area: int = 1
+
+    def keywords(self) -> dict[str, Any]:
+        """Keyword arguments for ``crosseai.postproc.localize``."""
+        keywords = asdict(self)
+        del keywords["preset"]
+        return keywords
+
+
+PRESETS: Mapping[str, BoxParameters] = {
+    parameters.preset: parameters
+    for parameters in (
+        BoxParameters(),
+        BoxParameters(preset="scalp", t=1.0),
+    )
+}
+"""``crosseai`` is the paper's fusion, ``scalp`` the heat map alone."""
+
+
+def box_preset(name: str) -> BoxParameters:
+    """The preset of that name.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    if name not in PRESETS:
+        raise InputError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
+    return PRESETS[name]

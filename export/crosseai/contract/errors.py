@@ -1,0 +1,62 @@
+"""Every error that CrossEAI raises.
+
+::
+
+    CrossEAIError
+    ├── InputError (ValueError)        a file, array or argument is not what it must be
+    │   ├── UnreadableImageError       the bytes cannot be decoded
+    │   └── UnsupportedImageError      decodable, but not a radiograph that can be scored
+    ├── ContractError (ValueError)     an artifact or a server differs from the model spec
+    ├── ServerError                    the inference server failed
+    │   ├── ServerUnavailable          nobody answers, or it went away
+    │   └── InferenceTimeout           no answer within the deadline
+    └── PostprocError                  the box algorithm refused its input
+        ├── InvalidMapError (ValueError)
+        └── InvalidMaskError (ValueError)
+
+Messages name what was checked, what was expected and what was found.
+"""
+
+
+class CrossEAIError(Exception):
+    """Base of every error raised on purpose by this project."""
+
+
+class InputError(CrossEAIError, ValueError):
+    """A file, array or argument is not what it must be."""
+
+
+class UnreadableImageError(InputError):
+    """The file cannot be decoded: truncated, corrupt, or of no known image format."""
+
+
+class UnsupportedImageError(InputError):
+    """The file decodes, but is not a single-frame grayscale radiograph."""
+
+
+class ContractError(CrossEAIError, ValueError):
+    """An artifact, a tensor or a server differs from the model spec."""
+
+
+class ServerError(CrossEAIError):
+    """The inference server failed a request."""
+
+
+class ServerUnavailable(ServerError):
+    """Nobody answers at the server's address, or the server went away."""
+
+
+class InferenceTimeout(ServerError):
+    """The server did not answer within the deadline."""
+
+
+class PostprocError(CrossEAIError):
+    """The box algorithm refused its input."""
+
+
+class InvalidMapError(PostprocError, ValueError):
+    """A heat map, gradient map, fused map or parameter has the wrong dtype, shape or values."""
+
+
+class InvalidMaskError(PostprocError, ValueError):
+    """A mask or a rectangle list has the wrong dtype, shape or values."""

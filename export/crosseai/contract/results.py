@@ -1,0 +1,89 @@
+"""What scoring an image yields."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from crosseai.contract.boxes import NO_BOX, Box
+
+Stage: TypeAlias = Literal["read", "preprocess", "infer", "localize", "write"]
+"""Where in the pipeline an image can fail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One explained disease of one image.
+
+    Parameters
+    ----------
+    disease
+        Class name.
+    probability
+        Sigmoid of the disease's logit, 0..1.
+    box_image_px
+        Bounding box in pixels of the original image; ``NO_BOX`` when the maps hold none.
+    box_model_px
+        The same box in pixels of the model's square input.
+    score
+        Mean fused intensity of the box, 0..255 (the box algorithm's criterion).
+    """
+
+    disease: str
+    probability: float
+    box_image_px: Box = NO_BOX
+    box_model_px: Box = NO_BOX
+    score: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ImageResult:
+    """One scored image.
+
+    Parameters
+    ----------
+    image_id
+        Hash of the file's content.
+    path
+        The file, relative to the scored directory.
+    width, height
+        Size of the original image in pixels.
+    model_version
+        Version of the model that answered.
+    probabilities
+        Probability for every class of the model.
+    positive
+        Whether each class reaches its operating point.
+    findings
+        The explained classes.
+    """
+
+    image_id: str
+    path: str
+    width: int
+    height: int
+    model_version: str
+    probabilities: Mapping[str, float]
+    positive: Mapping[str, bool]
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFailure:
+    """One file that could not be scored.
+
+    Parameters
+    ----------
+    path
+        The file, relative to the scored directory.
+    error
+        Class name of the error.
+    message
+        What was expected and what was found; never a patient identifier.
+    stage
+        Where it failed.
+    """
+
+    path: str
+    error: str
+    message: str
+    stage: Stage

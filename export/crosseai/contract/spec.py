@@ -1,0 +1,185 @@
+"""The model spec: everything that a client, a server and an exporter must agree on."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from crosseai.contract.boxes import BoxParameters
+from crosseai.contract.errors import ContractError
+from crosseai.contract.labels import CHESTXRAY8
+from crosseai.contract.tensors import TensorSpec
+
+SPEC_FILENAME = "model_spec.json"
+MODEL_FILENAME = "model.onnx"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """How ``crosseai.training.build_model`` made the network.
+
+    Parameters
+    ----------
+    name
+        Registry name, for example ``resnet50``.
+    triplet_attention
+        Whether every bottleneck ends in triplet attention.
+    width
+        Channels of the stem; 64 is the published network.
+    """
+
+    name: str = "resnet50"
+    triplet_attention: bool = True
+    width: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A classifier as it is trained, exported, served and scored.
+
+    Parameters
+    ----------
+    name
+        Model name in the registry and in Triton.
+    classes
+        Disease of each logit, in order.
+    operating_points
+        Probability at and above which each class is called positive, in the order of ``classes``; empty means
+        0.5 for every class.
+    input_size
+        Side ``S`` of the square input, in model pixels.
+    channels
+        Channels of the network's own input, 1 or 3 (the gray image is repeated).
+    mean, std
+        Normalisation ``(gray / 255 - mean) / std``, one value a channel.
+    resize
+        How an image becomes ``S x S``. ``stretch-area``: the whole image, area interpolation, no crop.
+    layer
+        Layer explained by Grad-CAM++.
+    feature_shape
+        ``(D, h, w)`` of that layer's activations.
+    boxes
+        Parameters of the box algorithm recommended for this model.
+    architecture
+        How to rebuild the network, or None for a network that is not ours.
+    precision
+        Arithmetic inside the exported graph. Inputs and outputs have the same dtypes at every precision.
+    weights_sha256
+        SHA-256 of the weights file that was exported, or empty.
+    schema_version
+        Version of this schema.
+    """
+
+    name: str = "crosseai"
+    classes: tuple[str, ...] = CHESTXRAY8
+    operating_points: tuple[float, ...] = ()
+    input_size: int = 224
+    channels: int = 1
+    mean: tuple[float, ...] = (0.449,)
+    std: tuple[float, ...] = (0.226,)
+    resize: Literal["stretch-area"] = "stretch-area"
+    layer: str = "layer4"
+    feature_shape: tuple[int, int, int] = (2048, 7, 7)
+    boxes: BoxParameters = field(default_factory=BoxParameters)
+    architecture: Architecture | None = None
+    precision: Literal["fp32", "fp16"] = "fp32"
+    weights_sha256: str = ""
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        if not self.operating_points:
+            object.__setattr__(self, "operating_points", (0.5,) * len(self.classes))
+        for rule, holds in (
+            (f"schema_version is {SCHEMA_VERSION}", self.schema_version == SCHEMA_VERSION),
+            ("classes are given, unique and not empty", len(set(self.classes)) == len(self.classes) > 0),
+            ("there is one operating point a class", len(self.operating_points) == len(self.classes)),
+            ("operating points lie in 0..1", all(0 <= p <= 1 for p in self.operating_points)),
+            ("input_size is positive", self.input_size > 0),
+            ("channels is 1 or 3", self.channels in (1, 3)),
+            ("mean and std have one value a channel", len(self.mean) == len(self.std) == self.channels),
+            ("std is positive and finite", all(0 < s < math.inf for s in self.std)),
+            ("resize is 'stretch-area'", self.resize == "stretch-area"),
+            ("precision is 'fp32' or 'fp16'", self.precision in ("fp32", "fp16")),
+            ("feature_shape is (D, h, w), positive", len(self.feature_shape) == 3 and min(self.feature_shape) > 0),
+        ):
+            if not holds:
+                raise ContractError(f"model spec {self.name!r}: expected that {rule}; found {self!r}")
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Input tensors of the served model."""
+        side = self.input_size
+        return (TensorSpec("image", "uint8", ("N", 1, side, side)), TensorSpec("targets", "int64", ("N", "K")))
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """Output tensors of the served model, the light ones first."""
+        side, (depth, height, width) = self.input_size, self.feature_shape
+        return (
+            TensorSpec("logits", "float32", ("N", len(self.classes))),
+            TensorSpec("explained", "int64", ("N", "K")),
+            TensorSpec("heatmaps", "float32", ("N", "K", height, width)),
+            TensorSpec("gradient_maps", "uint8", ("N", "K", side, side)),
+            TensorSpec("activations", "float32", ("N", depth, height, width)),
+            TensorSpec("activation_gradients", "float32", ("N", "K", depth, height, width)),
+            TensorSpec("input_gradients", "float32", ("N", "K", 1, side, side)),
+        )
+
+    def to_json(self) -> str:
+        """This spec as JSON; the same spec always gives the same text."""
+        return json.dumps(asdict(self), indent=2, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "ModelSpec":
+        """Read a spec written by :meth:`to_json`.
+
+        Raises
+        ------
+        ContractError
+            If the text is not JSON, or a field is missing, unknown or out of range.
+        """
+        try:
+            raw = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ContractError(f"model spec: expected JSON, found {text[:40]!r}") from error
+        known = {f.name for f in fields(cls)}
+        if not isinstance(raw, dict) or set(raw) != known:
+            found = sorted(raw) if isinstance(raw, dict) else type(raw).__name__
+            raise ContractError(f"model spec: expected the fields {sorted(known)}, found {found}")
+        try:
+            return cls(**_with_types(raw))
+        except TypeError as error:
+            raise ContractError(f"model spec: {error}") from error
+
+    @classmethod
+    def load(cls, path: Path) -> "ModelSpec":
+        """Read ``model_spec.json``, or the one in a folder.
+
+        Raises
+        ------
+        ContractError
+            If the file is missing or not a model spec.
+        """
+        file = path / SPEC_FILENAME if path.is_dir() else path
+        try:
+            return cls.from_json(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ContractError(f"model spec: expected a file {file}: {error.strerror}") from error
+
+    def save(self, folder: Path) -> Path:
+        """Write ``model_spec.json`` into a folder and return its path."""
+        file = folder / SPEC_FILENAME
+        file.write_text(self.to_json() + "\n", encoding="utf-8")
+        return file
+
+
+def _with_types(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON knows neither tuples nor dataclasses: restore them."""
+    typed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
+    typed["boxes"] = BoxParameters(**typed["boxes"])
+    if typed["architecture"] is not None:
+        typed["architecture"] = Architecture(**typed["architecture"])
+    return typed
