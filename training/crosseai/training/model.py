@@ -1,0 +1,200 @@
+"""The classifier: a bottleneck ResNet on one gray channel, with triplet attention and an MLP head.
+
+Children are named as in torchvision and in the authors' triplet attention code, so that published state dicts load
+by their own names. Every ReLU is a module of its own: Guided Backpropagation acts on each of them.
+"""
+
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from crosseai.contract import InputError
+
+ARCHITECTURES: Mapping[str, tuple[int, int, int, int]] = {
+    "resnet14": (1, 1, 1, 1),
+    "resnet26": (2, 2, 2, 2),
+    "resnet50": (3, 4, 6, 3),
+}
+"""Bottlenecks in each of the four stages."""
+
+EXPANSION = 4
+"""A bottleneck's output channels over its inner channels (He et al., CVPR 2016)."""
+
+
+class ConvBatchNorm(nn.Module):
+    """Convolution of a gate's two pooled maps into one, and its batch norm (the authors' ``BasicConv``)."""
+
+    def __init__(self, kernel_size: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
+        self.bn = nn.BatchNorm2d(1)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """``[N, 2, a, b] -> [N, 1, a, b]``."""
+        normalised: Tensor = self.bn(self.conv(pooled))
+        return normalised
+
+
+class AttentionGate(nn.Module):
+    """Weights of one branch: pool one dimension away, convolve the remaining plane, squash.
+
+    Parameters
+    ----------
+    pooled_dim
+        Dimension of ``[N, C, H, W]`` that is pooled: 1 channel, 2 height, 3 width.
+    kernel_size
+        Side of the convolution kernel; 7 as published.
+    """
+
+    def __init__(self, pooled_dim: int, kernel_size: int = 7) -> None:
+        super().__init__()
+        self.pooled_dim = pooled_dim
+        self.conv = ConvBatchNorm(kernel_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W]`` to weights in 0..1 of the same rank, of size 1 in the pooled dimension."""
+        # torch.max, not amax: its gradient goes to the first maximum, as published; amax shares it among ties
+        pooled = torch.stack((x.max(self.pooled_dim).values, x.mean(self.pooled_dim)), dim=1)
+        swapped = self.pooled_dim == 3  # the published branch sees the plane as (H, C), pooling leaves (C, H)
+        weights = self.conv(pooled.transpose(2, 3)).transpose(2, 3) if swapped else self.conv(pooled)
+        return torch.sigmoid(weights).squeeze(1).unsqueeze(self.pooled_dim)
+
+
+class TripletAttention(nn.Module):
+    """Triplet attention (Misra et al., WACV 2021, equation 4): mean of three gated copies of the input.
+
+    The published code rotates the whole tensor for each branch. Pooling a dimension away leaves the same plane
+    without a rotation, and ``(x * a + x * b + x * c) / 3`` is ``x * (a + b + c) / 3``: equal up to rounding, and
+    the large tensor is read once for the product.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cw = AttentionGate(pooled_dim=2)
+        self.hc = AttentionGate(pooled_dim=3)
+        self.hw = AttentionGate(pooled_dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W]`` to the same shape."""
+        weights: Tensor = self.cw(x) + self.hc(x) + self.hw(x)
+        return x * (weights * (1 / 3))
+
+
+class Bottleneck(nn.Module):
+    """Residual block 1x1, 3x3 (which carries the stride), 1x1, then triplet attention, then the addition."""
+
+    def __init__(self, in_channels: int, inner_channels: int, stride: int, triplet_attention: bool) -> None:
+        super().__init__()
+        out_channels = EXPANSION * inner_channels
+        self.conv1 = nn.Conv2d(in_channels, inner_channels, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(inner_channels)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(inner_channels, inner_channels, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(inner_channels)
+        self.relu2 = nn.ReLU()
+        self.conv3 = nn.Conv2d(inner_channels, out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.triplet_attention = TripletAttention() if triplet_attention else None
+        self.downsample = None
+        if stride != 1 or in_channels != out_channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+            )
+        self.relu3 = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, in_channels, H, W] -> [N, 4 * inner_channels, H / stride, W / stride]``."""
+        y = self.relu1(self.bn1(self.conv1(x)))
+        y = self.relu2(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        if self.triplet_attention is not None:
+            y = self.triplet_attention(y)
+        output: Tensor = self.relu3(y + (x if self.downsample is None else self.downsample(x)))
+        return output
+
+
+class ResNet(nn.Module):
+    """ResNet classifier of a normalised gray image; see :func:`build_model`."""
+
+    def __init__(self, blocks: tuple[int, int, int, int], width: int, classes: int, triplet_attention: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU()
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        outputs = [EXPANSION * (width << stage) for stage in range(4)]
+        stages = [
+            nn.Sequential(
+                Bottleneck(in_channels, out_channels // EXPANSION, 1 if stage == 0 else 2, triplet_attention),
+                *(
+                    Bottleneck(out_channels, out_channels // EXPANSION, 1, triplet_attention)
+                    for _ in range(blocks[stage] - 1)
+                ),
+            )
+            for stage, (in_channels, out_channels) in enumerate(pairwise([width, *outputs]))
+        ]
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.features = outputs[-1]
+        hidden = self.features // EXPANSION
+        self.head = nn.Sequential(nn.Linear(self.features, hidden), nn.ReLU(), nn.Linear(hidden, classes))
+        _initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, 1, S, S]`` normalised to logits ``[N, classes]``."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))  # [N, width, S/4, S/4]
+        x = self.layer2(self.layer1(x))  # [N, 8 width, S/8, S/8]
+        x = self.layer4(self.layer3(x))  # [N, 32 width, S/32, S/32]
+        logits: Tensor = self.head(self.avgpool(x).flatten(1))
+        return logits
+
+    def feature_shape(self, input_size: int) -> tuple[int, int, int]:
+        """``(D, h, w)`` of ``layer4`` for a square input of that side in pixels."""
+        side = math.ceil(input_size / 32)  # five strides of 2, each rounding up
+        return (self.features, side, side)
+
+
+def build_model(
+    architecture: str = "resnet50", *, triplet_attention: bool = True, classes: int = 8, width: int = 64
+) -> ResNet:
+    """Build a classifier with fresh weights (drawn from torch's global generator).
+
+    Parameters
+    ----------
+    architecture
+        ``resnet14``, ``resnet26`` or ``resnet50``: the number of bottlenecks a stage.
+    triplet_attention
+        Whether every bottleneck ends in triplet attention.
+    classes
+        Number of logits.
+    width
+        Channels of the stem; 64 is the published network, whose pooled feature has 2048 values.
+
+    Raises
+    ------
+    InputError
+        If the architecture is unknown, or ``classes`` or ``width`` is not positive.
+
+    Examples
+    --------
+    >>> model = build_model("resnet14", width=4).eval()
+    >>> model(torch.zeros(2, 1, 64, 64)).shape
+    torch.Size([2, 8])
+    """
+    if architecture not in ARCHITECTURES:
+        raise InputError(f"architecture: expected one of {', '.join(ARCHITECTURES)}, found {architecture!r}")
+    if classes < 1 or width < 1:
+        raise InputError(f"model: expected classes >= 1 and width >= 1, found {classes} and {width}")
+    return ResNet(ARCHITECTURES[architecture], width, classes, triplet_attention)
+
+
+def _initialise(model: ResNet) -> None:
+    """He initialisation; every block starts as its shortcut (Goyal et al. 2017, section 5.1)."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, Bottleneck):
+            nn.init.zeros_(module.bn3.weight)
