@@ -1,1 +1,15 @@
-"""Part of CrossEAI."""
+"""Radiographs: reading them, preparing them for the model, and drawing findings on them."""
+
+from crosseai.imaging.preprocess import box_to_image_px, preprocess, to_display
+from crosseai.imaging.radiograph import Radiograph, RadiographMetadata
+from crosseai.imaging.read import decode_radiograph, read_radiograph
+
+__all__ = [
+    "Radiograph",
+    "RadiographMetadata",
+    "box_to_image_px",
+    "decode_radiograph",
+    "preprocess",
+    "read_radiograph",
+    "to_display",
+]
