@@ -10,6 +10,7 @@
     ├── ServerError                    the inference server failed
     │   ├── ServerUnavailable          nobody answers, or it went away
     │   └── InferenceTimeout           no answer within the deadline
+    ├── OutputError                    results cannot be written
     └── PostprocError                  the box algorithm refused its input
         ├── InvalidMapError (ValueError)
         └── InvalidMaskError (ValueError)
@@ -48,6 +49,10 @@ class ServerUnavailable(ServerError):
 
 class InferenceTimeout(ServerError):
     """The server did not answer within the deadline."""
+
+
+class OutputError(CrossEAIError):
+    """Results cannot be written: a full disk, a read-only folder."""
 
 
 class PostprocError(CrossEAIError):

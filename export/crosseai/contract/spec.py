@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from crosseai.contract.boxes import BoxParameters
 from crosseai.contract.errors import ContractError
 from crosseai.contract.labels import CHESTXRAY8
@@ -127,6 +130,10 @@ class ModelSpec:
             TensorSpec("activation_gradients", "float32", ("N", "K", depth, height, width)),
             TensorSpec("input_gradients", "float32", ("N", "K", 1, side, side)),
         )
+
+    def positive(self, probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+        """Which classes reach their operating points; probabilities float32 ``[..., C]``, result the same shape."""
+        return probabilities >= np.array(self.operating_points, np.float32)
 
     def to_json(self) -> str:
         """This spec as JSON; the same spec always gives the same text."""

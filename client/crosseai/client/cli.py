@@ -1,0 +1,169 @@
+"""``crosseai-client``: score radiographs, evaluate boxes."""
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBar
+from rich.table import Table
+
+from crosseai.client.evaluation import LocalisationTable, evaluate_boxes, read_scored_boxes
+from crosseai.client.manifest import NOTICE
+from crosseai.client.pictures import parse_pictures
+from crosseai.client.scoring import Progress, RunSummary, score_directory
+from crosseai.contract import PRESETS, ContractError, CrossEAIError, InputError, ServerError
+
+EXIT_SOME_FAILED, EXIT_USAGE, EXIT_SERVER, EXIT_INTERRUPTED = 1, 2, 3, 130
+
+
+@click.group(help=f"Score chest radiographs on a Triton server.\n\n{NOTICE}")
+@click.version_option(package_name="crosseai")
+def main() -> None:
+    """Entry point of ``crosseai-client``."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
+@main.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder for the results.")
+@click.option("--server", help="grpc://HOST:PORT of a Triton server; without it an embedded one runs for the time.")
+@click.option(
+    "--model",
+    help="Model for the embedded server: models:/NAME@ALIAS, models:/NAME/VERSION or a folder. "
+    "Default: the registry's champion, or its newest version.",
+)
+@click.option("--model-version", help="Version to ask of --server. Default: the newest that it has loaded.")
+@click.option(
+    "--explain",
+    default="positive",
+    show_default=True,
+    help="Diseases to draw boxes for: positive, top:K, all, none, or a CSV file of labels.",
+)
+@click.option(
+    "--preset", type=click.Choice(list(PRESETS)), help="Box parameters. Default: what the model's spec recommends."
+)
+@click.option("--write", default="", help="Pictures to write: overlay, panel or both, separated by a comma.")
+@click.option("--batch-size", default=8, show_default=True, help="Images a request.")
+@click.option("--in-flight", default=3, show_default=True, help="Requests under way at a time.")
+@click.option("--timeout", "timeout_s", default=120.0, show_default=True, help="Deadline of a request, in seconds.")
+def run(
+    directory: Path,
+    output: Path,
+    server: str | None,
+    model: str | None,
+    model_version: str | None,
+    explain: str,
+    preset: str | None,
+    write: str,
+    batch_size: int,
+    in_flight: int,
+    timeout_s: float,
+) -> None:
+    """Score every DICOM, PNG and JPEG radiograph below DIRECTORY.
+
+    Exit status: 0 all scored, 1 some files failed, 2 wrong usage, 3 the server is unreachable.
+    """
+    with _exit_codes(output), _progress_bar() as progress:
+        summary = score_directory(
+            directory,
+            output,
+            server=server,
+            model=model,
+            model_version=model_version,
+            explain=explain,
+            preset=preset,
+            write=parse_pictures(write),
+            batch_size=batch_size,
+            in_flight=in_flight,
+            timeout_s=timeout_s,
+            progress=progress,
+        )
+    _print_summary(summary)
+    if summary.counts.failed:
+        sys.exit(EXIT_SOME_FAILED)
+
+
+@main.command()
+@click.argument("output", type=click.Path(path_type=Path))
+@click.option(
+    "--boxes", required=True, type=click.Path(path_type=Path), help="Ground truth in the layout of BBox_List_2017.csv."
+)
+def evaluate(output: Path, boxes: Path) -> None:
+    """Compare the boxes in OUTPUT with ground truth: the share found at T(IoU) 0.1 to 0.7.
+
+    Score with --explain BOXES first, so that the labelled diseases are the explained ones.
+    """
+    with _exit_codes(output):
+        predicted, ground_truth, left_out = read_scored_boxes(output, boxes)
+        table = evaluate_boxes(predicted, ground_truth)
+    _print_localisation(table)
+    if left_out:
+        click.echo(f"{left_out} ground-truth boxes were left out: the run did not score their images.")
+
+
+@contextmanager
+def _exit_codes(output: Path) -> Iterator[None]:
+    """End the process with the right status and one message for each kind of error."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(f"interrupted; {output} holds what was scored, and the same command continues", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except ServerError as error:
+        click.echo(f"server: {error}\n{output} holds what was scored, and the same command continues", err=True)
+        sys.exit(EXIT_SERVER)
+    except (InputError, ContractError) as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(EXIT_USAGE)
+    except CrossEAIError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(EXIT_SOME_FAILED)
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Callable[[Progress], None]]:
+    """A progress bar on stderr."""
+    columns = (
+        TextColumn("scoring"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TaskProgressColumn(show_speed=True),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[failed]} failed"),
+    )
+    with ProgressBar(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("scoring", total=None, failed=0)
+        yield lambda p: bar.update(task, completed=p.done, total=p.total, failed=p.failed)
+
+
+def _print_summary(summary: RunSummary) -> None:
+    counts = summary.counts
+    rate = summary.scored_now / summary.seconds if summary.seconds else 0.0
+    click.echo(f"{counts.scored} scored, {counts.failed} failed, {counts.boxes} boxes in {summary.output}")
+    click.echo(f"{summary.scored_now} files in {summary.seconds:.1f} s ({rate:.1f} a second)")
+    click.echo(f"model version {summary.model_version}, boxes by preset {summary.preset!r}")
+    for disease, images in counts.positive.items():
+        click.echo(f"  {disease:<20} {images:>6} images above the operating point")
+    if counts.failed:
+        click.echo(f"why files failed: {summary.output / 'errors.jsonl'}")
+    click.echo(NOTICE)
+
+
+def _print_localisation(table: LocalisationTable) -> None:
+    grid = Table("disease", "boxes", "mean IoU", *(f"T={t:g}" for t in table.thresholds))
+    for row, disease in enumerate(table.diseases):
+        cells = (
+            f"{table.accuracy[row, k]:.2f} [{table.low[row, k]:.2f}, {table.high[row, k]:.2f}]"
+            for k in range(len(table.thresholds))
+        )
+        grid.add_row(disease, str(table.boxes[row]), f"{table.mean_iou[row]:.3f}", *cells)
+    Console(width=None if sys.stdout.isatty() else 200).print(grid)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Which diseases of an image are explained by a box."""
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from crosseai.contract import InputError, ModelSpec, class_index
+from crosseai.contract.labels import NO_FINDING
+
+Targets = tuple[int, ...]
+"""Class indices to explain; -1 at position k stands for the k-th most probable class."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainByName:
+    """The classes to explain depend on the file's name at most."""
+
+    targets: Callable[[str], Targets]
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainByProbability:
+    """The classes to explain depend on the image's probabilities, float32 ``[C]``."""
+
+    targets: Callable[[npt.NDArray[np.float32]], Targets]
+
+
+ExplainPolicy: TypeAlias = ExplainByName | ExplainByProbability
+
+
+def parse_explain(text: str, spec: ModelSpec) -> ExplainPolicy:
+    """Read the value of ``--explain``.
+
+    Parameters
+    ----------
+    text
+        ``positive``, ``top:K``, ``all``, ``none``, or a CSV file with the columns ``Image Index`` and either
+        ``Finding Label`` (as in ``BBox_List_2017.csv``) or ``Finding Labels`` (as in ``Data_Entry_2017.csv``).
+    spec
+        Spec of the model that will answer.
+
+    Raises
+    ------
+    InputError
+        If the text is none of these.
+    """
+    count = len(spec.classes)
+    if text == "positive":
+        return ExplainByProbability(lambda probabilities: tuple(np.flatnonzero(spec.positive(probabilities)).tolist()))
+    if text == "all":
+        return ExplainByName(lambda _: tuple(range(count)))
+    if text == "none":
+        return ExplainByName(lambda _: ())
+    if text.startswith("top:"):
+        digits = text.removeprefix("top:")
+        if not digits.isdecimal() or not 1 <= int(digits) <= count:
+            raise InputError(f"--explain {text}: expected top:K with K from 1 to {count}")
+        return ExplainByName(lambda _: (-1,) * int(digits))
+    if text.endswith(".csv"):
+        labels = _read_labels(Path(text), spec.classes)
+        return ExplainByName(lambda name: labels.get(name, ()))
+    raise InputError(f"--explain {text}: expected positive, top:K, all, none or a file named *.csv")
+
+
+def _read_labels(path: Path, classes: Sequence[str]) -> dict[str, Targets]:
+    """Classes of each labelled file; a disease that the model does not know is left out."""
+    labels: dict[str, set[int]] = {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = reader.fieldnames or []
+            label_column = next((c for c in ("Finding Label", "Finding Labels") if c in columns), None)
+            if "Image Index" not in columns or label_column is None:
+                raise InputError(
+                    f"{path}: expected the columns 'Image Index' and 'Finding Label' or 'Finding Labels', "
+                    f"found {', '.join(columns) or 'none'}"
+                )
+            for row in reader:
+                known = labels.setdefault(row["Image Index"], set())
+                for label in row[label_column].split("|"):
+                    if label != NO_FINDING:
+                        known.update(_known_class(label, classes))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    return {name: tuple(sorted(known)) for name, known in labels.items()}
+
+
+def _known_class(label: str, classes: Sequence[str]) -> tuple[int, ...]:
+    try:
+        return (class_index(label, classes),)
+    except InputError:
+        return ()

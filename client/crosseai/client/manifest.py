@@ -1,0 +1,80 @@
+"""``manifest.json``: what made an output folder, and whether another run may continue it."""
+
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from crosseai.client.files import atomic_path
+from crosseai.contract import InputError
+
+MANIFEST = "manifest.json"
+PACKAGES = ("crosseai", "numpy", "opencv-python-headless", "pydicom", "tritonclient")
+NOTICE = "Research software, not a medical device."
+
+
+def check_same_configuration(folder: Path, configuration: Mapping[str, Any]) -> None:
+    """Refuse to continue an output that was made in another way.
+
+    Raises
+    ------
+    InputError
+        If the folder's manifest names another configuration; the message lists what changed.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        return
+    try:
+        found = dict(_flattened(json.loads(path.read_text(encoding="utf-8"))["configuration"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: expected the manifest of an earlier run: {error}") from error
+    wanted = dict(_flattened(json.loads(json.dumps(configuration))))
+    changes = [
+        f"  {key}: {found.get(key, 'absent')!r} -> {wanted.get(key, 'absent')!r}"
+        for key in sorted(found.keys() | wanted.keys())
+        if found.get(key, "absent") != wanted.get(key, "absent")
+    ]
+    if changes:
+        raise InputError(
+            f"{folder} holds a run with another configuration; choose another --output:\n" + "\n".join(changes)
+        )
+
+
+def write_manifest(
+    folder: Path, *, status: str, configuration: Mapping[str, Any], counts: Mapping[str, Any], times: Mapping[str, Any]
+) -> None:
+    """Write the manifest.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    manifest = {
+        "notice": NOTICE,
+        "status": status,
+        "configuration": configuration,
+        "counts": counts,
+        "times": times,
+        "software": {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            **{
+                name: version(name)
+                for name in ("crosseai", "numpy", "opencv-python-headless", "pydicom", "tritonclient")
+            },
+        },
+    }
+    with atomic_path(folder / MANIFEST) as partial:
+        partial.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def _flattened(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of nested mappings, by dotted name."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flattened(inner, f"{prefix}.{key}" if prefix else key)
+    else:
+        yield prefix, value

@@ -1,0 +1,140 @@
+"""The tables of a run: predictions, boxes and errors."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from crosseai.client.files import atomic_path
+from crosseai.client.journal import Record
+from crosseai.contract import NO_BOX, BoxParameters, ImageFailure, ImageResult, ModelSpec
+
+PREDICTIONS = "predictions"
+BOXES = "boxes"
+ERRORS = "errors.jsonl"
+
+
+def predictions_schema(spec: ModelSpec) -> pa.Schema:
+    """Columns of ``predictions.parquet``: one row an image, sizes in pixels of the original."""
+    return pa.schema(
+        [
+            ("image_id", pa.string()),
+            ("path", pa.string()),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("model_version", pa.string()),
+            *((f"p_{disease}", pa.float32()) for disease in spec.classes),
+            *((f"positive_{disease}", pa.bool_()) for disease in spec.classes),
+        ]
+    )
+
+
+def boxes_schema(model_version: str, preset: str) -> pa.Schema:
+    """Columns of ``boxes.parquet``: one row a box, half-open ``[x0, x1) x [y0, y1)`` in pixels of the original."""
+    return pa.schema(
+        [
+            ("image_id", pa.string()),
+            ("disease", pa.string()),
+            ("probability", pa.float32()),
+            *((edge, pa.int32()) for edge in ("x0", "y0", "x1", "y1")),
+            ("score", pa.float32()),
+            ("t", pa.float32()),
+            ("threshold", pa.float32()),
+        ],
+        metadata={"model_version": model_version, "preset": preset, "frame": "original image pixels, half-open"},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TableCounts:
+    """Contents of the tables: rows, and images called positive for each disease."""
+
+    scored: int
+    failed: int
+    boxes: int
+    positive: Mapping[str, int]
+
+
+def write_tables(
+    folder: Path, shards: Iterable[Sequence[Record]], spec: ModelSpec, model_version: str, boxes: BoxParameters
+) -> TableCounts:
+    """Write ``predictions`` and ``boxes`` as Parquet and CSV, and ``errors.jsonl``; one shard in memory at a time.
+
+    Raises
+    ------
+    OutputError
+        If they cannot be written; earlier tables are untouched.
+    """
+    predictions, findings = predictions_schema(spec), boxes_schema(model_version, boxes.preset)
+    counts: Counter[str] = Counter()
+    positive = Counter(dict.fromkeys(spec.classes, 0))
+    with ExitStack() as files:
+        write_predictions = files.enter_context(_table_writer(folder / PREDICTIONS, predictions))
+        write_boxes = files.enter_context(_table_writer(folder / BOXES, findings))
+        errors = files.enter_context(files.enter_context(atomic_path(folder / ERRORS)).open("w", encoding="utf-8"))
+        for shard in shards:
+            results = [record for record in shard if isinstance(record, ImageResult)]
+            failures = [record for record in shard if isinstance(record, ImageFailure)]
+            rows = [row for result in results for row in _box_rows(result, boxes)]
+            write_predictions([_prediction_row(result) for result in results])
+            write_boxes(rows)
+            errors.writelines(json.dumps(asdict(failure)) + "\n" for failure in failures)
+            counts.update(scored=len(results), failed=len(failures), boxes=len(rows))
+            positive.update(disease for result in results for disease, called in result.positive.items() if called)
+    return TableCounts(counts["scored"], counts["failed"], counts["boxes"], dict(positive))
+
+
+@contextmanager
+def _table_writer(stem: Path, schema: pa.Schema) -> Iterator["_WriteRows"]:
+    """Yield a function that appends rows to ``stem.parquet`` and ``stem.csv``."""
+    with (
+        atomic_path(stem.with_suffix(".parquet")) as parquet_path,
+        atomic_path(stem.with_suffix(".csv")) as csv_path,
+        pq.ParquetWriter(parquet_path, schema) as parquet,
+        pa_csv.CSVWriter(csv_path, schema) as text,
+    ):
+        yield _WriteRows(parquet, text, schema)
+
+
+class _WriteRows:
+    def __init__(self, parquet: pq.ParquetWriter, text: pa_csv.CSVWriter, schema: pa.Schema) -> None:
+        self._writers = (parquet, text)
+        self._schema = schema
+
+    def __call__(self, rows: Sequence[dict[str, object]]) -> None:
+        if rows:
+            table = pa.Table.from_pylist(rows, schema=self._schema)
+            for writer in self._writers:
+                writer.write_table(table)
+
+
+def _prediction_row(result: ImageResult) -> dict[str, object]:
+    return {
+        "image_id": result.image_id,
+        "path": result.path,
+        "width": result.width,
+        "height": result.height,
+        "model_version": result.model_version,
+        **{f"p_{disease}": probability for disease, probability in result.probabilities.items()},
+        **{f"positive_{disease}": positive for disease, positive in result.positive.items()},
+    }
+
+
+def _box_rows(result: ImageResult, parameters: BoxParameters) -> Iterator[dict[str, object]]:
+    for finding in result.findings:
+        if finding.box_image_px != NO_BOX:
+            yield {
+                "image_id": result.image_id,
+                "disease": finding.disease,
+                "probability": finding.probability,
+                **dict(zip(("x0", "y0", "x1", "y1"), finding.box_image_px, strict=True)),
+                "score": finding.score,
+                "t": parameters.t,
+                "threshold": parameters.threshold,
+            }
