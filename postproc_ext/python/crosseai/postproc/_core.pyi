@@ -1,0 +1,27 @@
+import numpy as np
+import numpy.typing as npt
+
+def localize(
+    heatmaps: npt.NDArray[np.float32],
+    gradient_maps: npt.NDArray[np.uint8] | npt.NDArray[np.float32],
+    *,
+    t: float = 0.3,
+    threshold: float = 0.35,
+    max_candidates: int = 8,
+    min_area: int = 1,
+    threads: int = 0,
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]: ...
+def fuse(
+    heatmap: npt.NDArray[np.float32],
+    gradient_map: npt.NDArray[np.uint8] | npt.NDArray[np.float32],
+    *,
+    t: float = 0.3,
+) -> npt.NDArray[np.float32]: ...
+def binarize(fused: npt.NDArray[np.float32], *, threshold: float = 0.35) -> npt.NDArray[np.uint8]: ...
+def maximal_rectangles(
+    mask: npt.NDArray[np.uint8], *, max_candidates: int = 8, min_area: int = 1
+) -> npt.NDArray[np.int32]: ...
+def expand(mask: npt.NDArray[np.uint8], rectangles: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]: ...
+def select(
+    fused: npt.NDArray[np.float32], mask: npt.NDArray[np.uint8], rectangles: npt.NDArray[np.int32]
+) -> tuple[int, float]: ...
