@@ -1,0 +1,223 @@
+"""The eight diseases of ChestX-ray8, planted where and as they look (Wang et al., CVPR 2017; radiology textbooks).
+
+A finding acts twice: it may change the patient's shape before the chest is built (``ADAPT``: a wide heart, a raised
+diaphragm), and it changes air and water of the chest afterwards (``PLANT``), returning the map of what it put there.
+Its box is the box around that map.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TypeAlias
+
+import numpy as np
+
+from crosseai.training.phantoms.anatomy import LEFT, RIGHT, Anatomy
+from crosseai.training.phantoms.geometry import Map, Points, ellipse, ribbon, rounded, spline
+from crosseai.training.phantoms.thorax import Chest, cavity_depth, diaphragm_y, heart_outline
+
+Adapt: TypeAlias = Callable[[Anatomy, int, np.random.Generator], Anatomy]
+Plant: TypeAlias = Callable[[Chest, int, np.random.Generator], Map]
+
+
+def draw_side(rng: np.random.Generator) -> int:
+    """The patient's side of a finding."""
+    return RIGHT if rng.random() < 0.5 else LEFT
+
+
+# --- changes of shape -------------------------------------------------------------------------------------------
+
+
+def enlarge_heart(anatomy: Anatomy, side: int, rng: np.random.Generator) -> Anatomy:  # noqa: ARG001
+    """Cardiomegaly: a cardiothoracic ratio well above one half."""
+    return replace(anatomy, heart_ratio=rng.uniform(0.57, 0.70), heart_height=rng.uniform(0.74, 0.88))
+
+
+def lose_volume(anatomy: Anatomy, side: int, rng: np.random.Generator) -> Anatomy:
+    """Atelectasis: the diaphragm of that side rises and the mediastinum is drawn towards it."""
+    rise = rng.uniform(5, 20)
+    right, left = anatomy.domes
+    domes = (right - rise, left) if side == RIGHT else (right, left - rise)
+    return replace(anatomy, domes=domes, mediastinum_shift=anatomy.mediastinum_shift + side * rng.uniform(1, 7))
+
+
+ADAPT: Mapping[str, Adapt] = {"Cardiomegaly": enlarge_heart, "Atelectasis": lose_volume}
+
+
+# --- what a ray meets -------------------------------------------------------------------------------------------
+
+
+def plant_cardiomegaly(chest: Chest, side: int, rng: np.random.Generator) -> Map:  # noqa: ARG001
+    """The heart itself, already enlarged."""
+    return chest.frame.fill(heart_outline(chest.anatomy))
+
+
+def plant_nodule(chest: Chest, side: int, rng: np.random.Generator) -> Map:
+    """A round opacity of at most 3 cm with a fairly sharp edge, anywhere in the lung."""
+    centre, radius = lung_position(chest, side, rng, margin=18), rng.uniform(6, 13)
+    cover = chest.frame.fill(ellipse(centre, (radius, radius * rng.uniform(0.85, 1.15))))
+    sphere = rounded(chest.frame.depth_mm(cover, radius) / np.float32(radius))
+    chest.grow(chest.frame.blur(np.float32(2.4 * radius) * sphere, 0.8))
+    return cover
+
+
+def plant_mass(chest: Chest, side: int, rng: np.random.Generator) -> Map:
+    """A lobulated opacity of more than 3 cm with spicules."""
+    centre, radius = lung_position(chest, side, rng, margin=28), rng.uniform(19, 36)
+    angle = np.linspace(0, 2 * np.pi, 48, endpoint=False)
+    waves = sum(rng.normal(0, 0.22 / k) * np.cos(k * angle + rng.uniform(0, 2 * np.pi)) for k in range(2, 7))
+    reach = radius * np.clip(1 + waves, 0.6, 1.5)
+    direction = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    cover = chest.frame.fill(centre + reach[:, None] * direction)
+    spicules = [
+        (centre + np.outer((0.9 * reach[i], reach[i] + rng.uniform(3, 12)), direction[i]), rng.uniform(0.5, 1.4))
+        for i in rng.choice(48, 14, replace=False)
+    ]
+    body = rounded(chest.frame.depth_mm(cover, 0.8 * radius) / np.float32(0.8 * radius))
+    body = body * (1 + 0.12 * chest.frame.texture(rng, 14))
+    fringe = 6 * chest.frame.stroke(spicules, full_mm=1.4)
+    chest.grow(chest.frame.blur(np.maximum(np.float32(1.7 * radius) * body, fringe), 1.0))
+    return cover
+
+
+def plant_effusion(chest: Chest, side: int, rng: np.random.Generator) -> Map:
+    """Fluid that fills the costophrenic angle and climbs along the chest wall (meniscus)."""
+    x, y = chest.frame.grid
+    anatomy = chest.anatomy
+    level = anatomy.dome(side) + rng.uniform(-75, 18)
+    inwards = np.maximum(anatomy.half_width - side * x, 0)
+    surface = level + 8 - rng.uniform(28, 60) * np.exp(-inwards / rng.uniform(14, 26))
+    depth_below = (y - surface) / rng.uniform(9, 20)
+    fluid = _on_side(x, side) * (1 - np.exp(-np.maximum(depth_below, 0) * 1.6))
+    inside = (chest.air > 2).astype(np.float32) * (y < diaphragm_y(anatomy, x) + 22)
+    chest.consolidate(0.95 * fluid)
+    visible: Map = fluid * inside
+    return visible
+
+
+def plant_pneumothorax(chest: Chest, side: int, rng: np.random.Generator) -> Map:
+    """Air without vessels between the chest wall and the visceral pleura of the shrunken lung."""
+    x, y = chest.frame.grid
+    anatomy = chest.anatomy
+    shrink_x, shrink_y = rng.uniform(0.72, 0.9), rng.uniform(0.78, 0.92)
+    root = 0.15 * anatomy.half_width * side
+    base = anatomy.dome(side) + 25
+    lung_x, lung_y = root + (x - root) / np.float32(shrink_x), base + (y - base) / np.float32(shrink_y)
+    on_side = _on_side(x, side) * (side * x > 24)
+    lung = (cavity_depth(anatomy, lung_x, lung_y) > 0) & (lung_y > anatomy.apex)
+    outside_lung = chest.frame.blur(on_side * ~lung, 0.8)
+    free = outside_lung * (chest.cavity > 8) * (y < diaphragm_y(anatomy, x))
+    pleura = 4 * outside_lung * (1 - outside_lung)
+    chest.lung_tissue = chest.lung_tissue * (1 - free) * (1 + 0.25 * on_side * (1 - outside_lung))
+    # What vessels left in the rim: a smooth column of air as deep as the cavity.
+    chest.water = chest.water - free * np.maximum(0.92 * chest.cavity - chest.air, 0)
+    chest.air = chest.air + free * np.maximum(0.92 * chest.cavity - chest.air, 0)
+    chest.water = chest.water + 9 * pleura * on_side * (chest.air > 8) * (y < base - 20)
+    return free
+
+
+def plant_atelectasis(chest: Chest, side: int, rng: np.random.Generator) -> Map:
+    """One to three plates, or a collapsed wedge at the root, low in the lung that lost volume."""
+    frame, anatomy = chest.frame, chest.anatomy
+    if rng.random() < 0.6:
+        plates, y = [], anatomy.dome(side) - rng.uniform(14, 55)
+        for _ in range(rng.integers(1, 4)):
+            inner, outer = rng.uniform(30, 50), rng.uniform(0.65, 0.9) * anatomy.half_width
+            tilt, bow = rng.normal(0, 9), rng.normal(0, 5)
+            knots = [(side * inner, y), (side * (inner + outer) / 2, y + tilt / 2 + bow), (side * outer, y + tilt)]
+            course = spline(knots)
+            thickness = rng.uniform(6, 13) * np.interp(np.linspace(0, 1, len(course)), (0, 0.5, 1), (1, 0.9, 0.4))
+            edge, other = ribbon(course, thickness)
+            plates.append(np.concatenate([edge, other[::-1]]))
+            y -= rng.uniform(14, 26)
+        cover = frame.fill(*plates)
+        chest.grow(30 * frame.blur(cover, 1.2))
+        return cover * (chest.air > 5)
+    root, floor = (side * 26.0, anatomy.hilum + 12), anatomy.dome(side) + 12
+    reach = rng.uniform(0.45, 0.72) * anatomy.half_width
+    cover = frame.fill(np.array([root, (side * reach, floor), (side * 20, floor)]))
+    before = chest.air
+    chest.consolidate(0.78 * frame.blur(cover, 2.0) * (1 + 0.1 * frame.texture(rng, 20)))
+    return cover * (before > 15)
+
+
+def plant_infiltration(chest: Chest, side: int, rng: np.random.Generator) -> Map:
+    """Ill-defined patches and reticular lines over a wide area, dense nowhere."""
+    frame = chest.frame
+    x, y = frame.grid
+    centre = lung_position(chest, side, rng, margin=25)
+    radii = rng.uniform(32, 55), rng.uniform(38, 70)
+    area = np.exp(-(((x - centre[0]) / radii[0]) ** 4 + ((y - centre[1]) / radii[1]) ** 4)) * _on_side(x, side)
+    patches = np.clip(0.5 + 0.8 * frame.texture(rng, 22), 0, 1.6)
+    reticle = np.exp(-((frame.texture(rng, 9) / 0.35) ** 2))
+    before = chest.air
+    chest.consolidate(area * (0.26 * patches + 0.12 * reticle))
+    return area * (before > 15)
+
+
+def plant_pneumonia(chest: Chest, side: int, rng: np.random.Generator) -> Map:
+    """A consolidated lobe: dense, sharp at the fissure, cloudy elsewhere, with air left in the bronchi."""
+    frame, anatomy = chest.frame, chest.anatomy
+    x, y = frame.grid
+    upper = rng.random() < 0.4
+    fissure = anatomy.hilum + rng.uniform(-12, 22) + rng.normal(0, 0.12) * side * x
+    extent = rng.uniform(45, 80)
+    from_fissure = (fissure - y) if upper else (y - fissure)
+    middle = rng.uniform(0.4, 0.68) * anatomy.half_width * side
+    sideways = np.abs(x - middle) / rng.uniform(34, 56)
+    cloud = 0.22 * frame.texture(rng, 28) + 0.10 * frame.texture(rng, 11)
+    inside = 1.15 - np.maximum(sideways, from_fissure / extent) ** 3 + cloud
+    lobe = np.clip(1.6 * inside, 0, 1) * np.clip(0.5 + from_fissure / 3, 0, 1) * _on_side(x, side)
+    bronchi = frame.blur(frame.stroke(_bronchi(anatomy, side, rng, upper=upper), full_mm=3.5), 0.7)
+    before = chest.air
+    chest.consolidate(rng.uniform(0.5, 0.72) * lobe * (1 - 0.75 * bronchi))
+    visible: Map = lobe * (before > 15)
+    return visible
+
+
+def _bronchi(anatomy: Anatomy, side: int, rng: np.random.Generator, *, upper: bool) -> list[tuple[Points, float]]:
+    """Courses of some segmental bronchi from the lung root into a lobe."""
+    root = np.array([side * 0.27 * anatomy.half_width, anatomy.hilum])
+    bronchi = []
+    for angle in np.linspace(0.15, 1.2, 6) + rng.normal(0, 0.08, 6):
+        bends = (-angle if upper else angle) + np.cumsum(rng.normal(0, 0.15, 4))
+        steps = np.stack([side * np.cos(bends), np.sin(bends)], axis=1) * rng.uniform(17, 24)
+        course = spline(root + np.cumsum(np.concatenate([np.zeros((1, 2)), steps]), axis=0))
+        bronchi += [(course[:18], 3.5), (course[17:], 2.2)]
+    return bronchi
+
+
+PLANT: Mapping[str, Plant] = {
+    "Atelectasis": plant_atelectasis,
+    "Cardiomegaly": plant_cardiomegaly,
+    "Effusion": plant_effusion,
+    "Infiltration": plant_infiltration,
+    "Mass": plant_mass,
+    "Nodule": plant_nodule,
+    "Pneumonia": plant_pneumonia,
+    "Pneumothorax": plant_pneumothorax,
+}
+
+
+def box_image_px(planted: Map) -> tuple[float, float, float, float]:
+    """Box ``(x0, y0, x1, y1)`` in pixels, half-open, around all that is at least half as dense as the densest."""
+    dense = planted >= 0.5 * planted.max()
+    columns, rows = np.flatnonzero(dense.any(axis=0)), np.flatnonzero(dense.any(axis=1))
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+
+
+def lung_position(chest: Chest, side: int, rng: np.random.Generator, *, margin: float) -> tuple[float, float]:
+    """A random point (x, y) in mm, in well aerated lung of one side, at least ``margin`` mm inside it."""
+    step = max(1, round(4 / chest.frame.pixel_mm))
+    x, y = (g[::step, ::step] for g in chest.frame.grid)
+    lung = ((chest.air > 45) & (_on_side(chest.frame.grid[0], side) > 0)).astype(np.float32)
+    deep = chest.frame.depth_mm(lung, margin + 1)[::step, ::step] >= margin
+    if not deep.any():
+        deep = lung[::step, ::step] > 0
+    index = rng.choice(np.flatnonzero(deep))
+    return float(x.flat[index]), float(y.flat[index])
+
+
+def _on_side(x: Map, side: int) -> Map:
+    """1 on one side of the midline."""
+    half: Map = (side * x > 0).astype(np.float32)
+    return half
