@@ -1,19 +1,13 @@
 """PNG and JPEG to radiograph."""
 
-import struct
 from typing import Literal
 
 import cv2
 import numpy as np
 
 from crosseai.contract import UnreadableImageError, UnsupportedImageError
+from crosseai.imaging.headers import ImageHeader, jpeg_header, png_header
 from crosseai.imaging.radiograph import MAX_PIXELS, Radiograph, RadiographMetadata
-
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-JPEG_SIGNATURE = b"\xff\xd8\xff"
-
-_JPEG_STANDALONE = {0x01, *range(0xD0, 0xD9)}
-_JPEG_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 def decode_png(content: bytes) -> Radiograph:
@@ -29,10 +23,7 @@ def decode_png(content: bytes) -> Radiograph:
     UnsupportedImageError
         If it is too large or blank.
     """
-    if content[12:16] != b"IHDR" or len(content) < 33:
-        raise UnreadableImageError("PNG: expected an IHDR chunk after the signature, found none")
-    width, height, bits = struct.unpack(">IIB", content[16:25])
-    return _decode(content, "png", width, height, bits)
+    return _decode(content, "png", png_header(content))
 
 
 def decode_jpeg(content: bytes) -> Radiograph:
@@ -45,49 +36,26 @@ def decode_jpeg(content: bytes) -> Radiograph:
     UnsupportedImageError
         If it is CMYK, not of 8 bits, too large or blank.
     """
-    bits, height, width, components = jpeg_frame(content)
-    if bits != 8 or components not in (1, 3):
+    header = jpeg_header(content)
+    if header.bits != 8 or header.components not in (1, 3):
         raise UnsupportedImageError(
-            f"JPEG: expected 8 bits and 1 or 3 components, found {bits} bits and {components} components"
+            f"JPEG: expected 8 bits and 1 or 3 components, found {header.bits} bits and {header.components} components"
         )
-    return _decode(content, "jpeg", width, height, bits)
+    return _decode(content, "jpeg", header)
 
 
-def jpeg_frame(content: bytes) -> tuple[int, int, int, int]:
-    """``(bits, height, width, components)`` from a JPEG's frame header (ITU-T T.81, B.2.2).
-
-    Raises
-    ------
-    UnreadableImageError
-        If there is none.
-    """
-    position = 2
-    while position + 10 <= len(content) and content[position] == 0xFF:
-        marker = content[position + 1]
-        if marker == 0xFF:  # fill byte
-            position += 1
-        elif marker in _JPEG_STANDALONE:
-            position += 2
-        elif marker in _JPEG_FRAMES:
-            bits, height, width, components = struct.unpack_from(">BHHB", content, position + 4)
-            return bits, height, width, components
-        else:
-            position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
-    raise UnreadableImageError("JPEG: expected a frame header, found none")
-
-
-def _decode(content: bytes, source_format: Literal["png", "jpeg"], width: int, height: int, bits: int) -> Radiograph:
-    name = source_format.upper()
-    if not 0 < width * height <= MAX_PIXELS:
-        raise UnsupportedImageError(f"{name}: expected 1 to {MAX_PIXELS} pixels, found {width} x {height}")
+def _decode(content: bytes, source_format: Literal["png", "jpeg"], header: ImageHeader) -> Radiograph:
+    name, size = source_format.upper(), f"{header.width} x {header.height}"
+    if not 0 < header.width * header.height <= MAX_PIXELS:
+        raise UnsupportedImageError(f"{name}: expected 1 to {MAX_PIXELS} pixels, found {size}")
     try:
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
     except cv2.error as error:
         raise UnreadableImageError(f"{name}: the pixel data cannot be decoded") from error
     if pixels is None:
         raise UnreadableImageError(f"{name}: the pixel data is truncated or corrupt")
-    low, high = float(pixels.min()), float(pixels.max())
-    if low == high:
-        raise UnsupportedImageError(f"{name}: expected an image, found {width} x {height} pixels of one value")
-    display_range = (0.0, 255.0) if pixels.dtype == np.uint8 else (low, high)
-    return Radiograph(pixels, display_range, RadiographMetadata(source_format, bits_stored=min(bits, 16)))
+    darkest, brightest = float(pixels.min()), float(pixels.max())
+    if darkest == brightest:
+        raise UnsupportedImageError(f"{name}: expected an image, found {size} pixels of one value")
+    display_range = (0.0, 255.0) if pixels.dtype == np.uint8 else (darkest, brightest)
+    return Radiograph(pixels, display_range, RadiographMetadata(source_format, header.bits))

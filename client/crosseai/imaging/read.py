@@ -4,8 +4,9 @@ from pathlib import Path
 
 from crosseai.contract import InputError, UnreadableImageError, UnsupportedImageError
 from crosseai.imaging.dicom import decode_dicom
+from crosseai.imaging.headers import JPEG_SIGNATURE, PNG_SIGNATURE
 from crosseai.imaging.radiograph import Radiograph
-from crosseai.imaging.raster import JPEG_SIGNATURE, PNG_SIGNATURE, decode_jpeg, decode_png
+from crosseai.imaging.raster import decode_jpeg, decode_png
 
 MAX_FILE_BYTES = 256 * 2**20
 """Greatest file read: twice what the largest accepted image needs uncompressed at 16 bits."""
