@@ -1,0 +1,80 @@
+# One task runner. `make demo` and `make test` set up what they need.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO := build/demo
+UNSEEN := $(DEMO)/unseen
+IMAGES ?= $(UNSEEN)/images
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: setup demo test lint types cpp unit integration wheel bench clean
+
+setup: $(READY)
+
+# The environment, and the separate one of the embedded Triton server.
+$(READY): pyproject.toml constraints.txt CMakeLists.txt
+	$(PYTHON) -m venv $(VENV)
+	pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	crosseai-serve doctor --install
+	touch $@
+
+## demo: train a small model on phantoms, export it, serve it, score, evaluate
+
+demo: export MLFLOW_TRACKING_URI := sqlite:///$(DEMO)/mlflow.db
+demo: $(DEMO)/model/model.onnx
+	@rm -rf $(DEMO)/{.journal,manifest.json,overlays,panels}
+ifeq ($(IMAGES),$(UNSEEN)/images)
+	crosseai-client run $(IMAGES) --output $(DEMO) --explain $(UNSEEN)/BBox_List_2017.csv --write overlay,panel
+	crosseai-client evaluate $(DEMO) --boxes $(UNSEEN)/BBox_List_2017.csv
+else
+	crosseai-client run '$(IMAGES)' --output $(DEMO) --write overlay,panel || [ $$? -eq 1 ]
+endif
+	@echo 'pictures: $(DEMO)/panels and $(DEMO)/overlays; tables: $(DEMO)/predictions.csv and $(DEMO)/boxes.csv'
+
+$(DEMO)/phantoms/BBox_List_2017.csv: | $(READY)
+	crosseai-train phantoms --output $(UNSEEN) --count 60 --seed 2
+	crosseai-train phantoms --output $(DEMO)/phantoms --count 1000 --seed 1
+
+$(DEMO)/checkpoint/model.safetensors: $(DEMO)/phantoms/BBox_List_2017.csv
+	crosseai-train fit --data $(DEMO)/phantoms --output $(DEMO)/checkpoint
+
+$(DEMO)/model/model.onnx: $(DEMO)/checkpoint/model.safetensors
+	crosseai-export onnx --model $(DEMO)/checkpoint --output $(DEMO)/model
+
+## test: everything that needs no GPU
+
+test: lint types cpp unit integration
+
+lint: $(READY)
+	ruff check .
+	ruff format --check .
+	codespell
+	git ls-files '*.cpp' '*.hpp' | xargs clang-format --dry-run --Werror
+
+types: $(READY)
+	mypy
+	python -m mypy.stubtest crosseai.postproc
+
+cpp: $(READY)
+	cmake -S . -B build/cpp -G Ninja -D CROSSEAI_SANITIZE=ON
+	cmake --build build/cpp
+	ctest --test-dir build/cpp --output-on-failure
+
+unit: $(READY)
+	pytest tests/unit
+
+integration: $(READY)
+	pytest tests/integration
+
+wheel: $(READY)
+	python -m build --outdir build/dist
+
+bench: $(READY)
+	for script in benchmarks/*.py; do python $$script || exit; done
+
+clean:
+	rm -rf build

@@ -1,0 +1,56 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from crosseai.client.discovery import discover, image_id
+from crosseai.client.transport import parse_address
+from crosseai.contract import InputError, UnreadableImageError
+
+
+def test_every_regular_file_is_found_once(tmp_path: Path) -> None:
+    for name in ("b/1.dcm", "b/c/2.png", "a 1\n.png", ".hidden", ".git/x.png", "notes.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "dangling.png").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "linked.png").symlink_to(tmp_path / "b/1.dcm")
+    os.mkfifo(tmp_path / "pipe.png")
+    found = [str(path.relative_to(tmp_path)) for path in discover(tmp_path)]
+    assert found == ["a 1\n.png", "linked.png", "notes.csv", "b/1.dcm", "b/c/2.png"]
+
+
+def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")).write_bytes(b"x")
+    assert len(list(discover(tmp_path))) == 1
+
+
+def test_not_a_directory(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="found nothing"):
+        list(discover(tmp_path / "absent"))
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(InputError, match="found a file"):
+        list(discover(file))
+
+
+def test_image_id_is_of_the_content(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(b"same")
+    (tmp_path / "c").write_bytes(b"other")
+    a, b, c = (image_id(tmp_path / name) for name in "abc")
+    assert a == b != c
+    assert len(a) == 32
+    with pytest.raises(UnreadableImageError, match="gone"):
+        image_id(tmp_path / "gone")
+
+
+@pytest.mark.parametrize("text", ["localhost:8001", "grpc://localhost:8001"])
+def test_address(text: str) -> None:
+    assert parse_address(text) == "localhost:8001"
+
+
+@pytest.mark.parametrize("text", ["", "localhost", ":8001", "http://localhost:8001", "h:0", "h:99999", "h:x"])
+def test_address_refused(text: str) -> None:
+    with pytest.raises(InputError, match="expected grpc://"):
+        parse_address(text)

@@ -1,0 +1,65 @@
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crosseai.client.flow import batched, map_ordered
+
+
+async def stream(items: list[int]) -> AsyncIterator[int]:
+    for item in items:
+        yield item
+
+
+@given(st.lists(st.integers(0, 3), max_size=20), st.integers(1, 5))
+def test_order_is_kept_and_concurrency_is_bounded(delays: list[int], limit: int) -> None:
+    running, peak = 0, 0
+
+    async def slow(delay: int) -> int:
+        nonlocal running, peak
+        running += 1
+        peak = max(peak, running)
+        for _ in range(delay):
+            await asyncio.sleep(0)
+        running -= 1
+        return delay
+
+    async def collect() -> list[int]:
+        return [result async for result in map_ordered(slow, stream(delays), limit)]
+
+    assert asyncio.run(collect()) == delays
+    assert peak <= limit
+
+
+def test_an_error_cancels_what_is_under_way() -> None:
+    cancelled = []
+
+    async def work(item: int) -> int:
+        if item == 1:
+            raise ValueError(item)
+        try:
+            await asyncio.sleep(60 if item > 1 else 0)
+        except asyncio.CancelledError:
+            cancelled.append(item)
+            raise
+        return item
+
+    async def collect() -> None:
+        async for _ in map_ordered(work, stream([0, 1, 2, 3]), limit=4):
+            pass
+
+    with pytest.raises(ValueError, match="1"):
+        asyncio.run(collect())
+    assert cancelled == [2, 3]
+
+
+@given(st.lists(st.integers(0, 9), max_size=30), st.integers(1, 4))
+def test_batches_hold_size_items_that_count(items: list[int], size: int) -> None:
+    async def collect() -> list[list[int]]:
+        return [batch async for batch in batched(stream(items), size, counts=lambda item: item % 2 == 0)]
+
+    batches = asyncio.run(collect())
+    assert [item for batch in batches for item in batch] == items
+    assert all(sum(item % 2 == 0 for item in batch) == size for batch in batches[:-1])

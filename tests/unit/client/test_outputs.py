@@ -1,0 +1,129 @@
+import json
+import os
+from pathlib import Path
+
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+import pytest
+
+from crosseai.client.files import atomic_path
+from crosseai.client.journal import SHARD_OUTCOMES, Journal
+from crosseai.client.manifest import check_same_configuration, write_manifest
+from crosseai.client.tables import write_tables
+from crosseai.contract import (
+    BoxParameters,
+    Finding,
+    ImageFailure,
+    ImageResult,
+    InputError,
+    ModelSpec,
+    OutputError,
+)
+
+SPEC = ModelSpec(classes=("Mass", "Nodule"))
+FAILED = ImageFailure("b\n.dcm", "UnreadableImageError", "expected a radiograph", "read")
+
+
+def result(path: str) -> ImageResult:
+    found = Finding("Mass", 0.75, box_image_px=(1, 2, 30, 40), box_model_px=(0, 1, 15, 20), score=99.5)
+    return ImageResult(
+        image_id="0" * 32,
+        path=path,
+        width=100,
+        height=200,
+        model_version="3",
+        probabilities={"Mass": 0.75, "Nodule": 0.5},
+        positive={"Mass": True, "Nodule": False},
+        findings=(found, Finding("Nodule", 0.5)),
+    )
+
+
+def test_journal_gives_back_what_was_appended(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    records = [result(f"{i}.png") for i in range(SHARD_OUTCOMES)] + [FAILED]
+    for record in records:
+        journal.append(record)
+    assert [len(shard) for shard in journal.shards()] == [SHARD_OUTCOMES]
+    journal.flush()
+    reopened = Journal(tmp_path)
+    assert [record for shard in reopened.shards() for record in shard] == records
+    assert reopened.paths() == {record.path for record in records}
+
+
+def test_a_killed_write_is_no_shard(tmp_path: Path) -> None:
+    (tmp_path / ".000000.jsonl.partial").write_text('{"scored": tr')
+    assert list(Journal(tmp_path).shards()) == []
+
+
+def test_tables(tmp_path: Path) -> None:
+    counts = write_tables(tmp_path, [[result("a.png"), FAILED], [result("c.png")]], SPEC, "3", BoxParameters())
+    assert (counts.scored, counts.failed, counts.boxes) == (2, 1, 2)
+    assert counts.positive == {"Mass": 2, "Nodule": 0}
+    predictions = pq.read_table(tmp_path / "predictions.parquet")
+    assert predictions.column_names == [
+        *("image_id", "path", "width", "height", "model_version"),
+        *("p_Mass", "p_Nodule", "positive_Mass", "positive_Nodule"),
+    ]
+    assert predictions["path"].to_pylist() == ["a.png", "c.png"]
+    boxes = pq.read_table(tmp_path / "boxes.parquet")
+    assert boxes.to_pylist()[0] == {
+        "image_id": "0" * 32,
+        "disease": "Mass",
+        "probability": 0.75,
+        "x0": 1,
+        "y0": 2,
+        "x1": 30,
+        "y1": 40,
+        "score": 99.5,
+        "t": pytest.approx(0.3),
+        "threshold": pytest.approx(0.35),
+    }
+    assert boxes.schema.metadata[b"preset"] == b"crosseai"
+    for name in ("predictions", "boxes"):
+        text = pa_csv.read_csv(tmp_path / f"{name}.csv")
+        assert text.column_names == pq.read_table(tmp_path / f"{name}.parquet").column_names
+        assert text.num_rows == 2
+    (line,) = (tmp_path / "errors.jsonl").read_text().splitlines()
+    assert json.loads(line) == {
+        "path": "b\n.dcm",
+        "error": "UnreadableImageError",
+        "message": "expected a radiograph",
+        "stage": "read",
+    }
+
+
+def test_an_empty_run_has_empty_tables(tmp_path: Path) -> None:
+    write_tables(tmp_path, [], SPEC, "1", BoxParameters())
+    assert pq.read_table(tmp_path / "predictions.parquet").num_rows == 0
+    assert (tmp_path / "errors.jsonl").read_text() == ""
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    file = tmp_path / "table"
+    file.write_text("old")
+    with pytest.raises(OutputError, match="No space left"), atomic_path(file) as partial:
+        partial.write_text("half")
+        raise OSError(28, os.strerror(28))
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_full_disk_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / ".000000.jsonl.partial").symlink_to("/dev/full")
+    journal = Journal(tmp_path)
+    journal.append(FAILED)
+    with pytest.raises(OutputError, match="No space left"):
+        journal.flush()
+
+
+def test_manifest_tells_what_changed(tmp_path: Path) -> None:
+    configuration = {"spec": {"classes": ("Mass",)}, "explain": "all"}
+    check_same_configuration(tmp_path, configuration)
+    write_manifest(tmp_path, status="complete", configuration=configuration, counts={}, times={})
+    check_same_configuration(tmp_path, configuration)
+    with pytest.raises(InputError, match=r"explain: 'all' -> 'none'") as refusal:
+        check_same_configuration(tmp_path, configuration | {"explain": "none"})
+    assert "spec" not in str(refusal.value)
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(InputError, match="expected the manifest"):
+        check_same_configuration(tmp_path, configuration)

@@ -1,0 +1,96 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crosseai.contract import Architecture, ContractError, ModelSpec, TensorSpec, box_preset
+from crosseai.contract.errors import CrossEAIError, InputError
+from crosseai.contract.labels import CHESTXRAY8, canonical_label, class_index
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    spec = ModelSpec(
+        operating_points=tuple(np.linspace(0.1, 0.8, 8).tolist()),
+        architecture=Architecture("resnet14", width=16),
+        boxes=box_preset("scalp"),
+    )
+    assert ModelSpec.from_json(spec.to_json()) == spec
+    assert ModelSpec.load(spec.save(tmp_path)) == spec == ModelSpec.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": ("Mass", "Mass")}, "classes are given, unique"),
+        ({"operating_points": (0.5,)}, "one operating point a class"),
+        ({"operating_points": (1.5,) * 8}, "operating points lie in 0..1"),
+        ({"channels": 2}, "channels is 1 or 3"),
+        ({"mean": (0.1, 0.2)}, "one value a channel"),
+        ({"std": (0.0,)}, "std is positive"),
+        ({"input_size": 0}, "input_size is positive"),
+        ({"feature_shape": (8, 0, 7)}, "feature_shape"),
+        ({"schema_version": 99}, "schema_version"),
+        ({"resize": "crop"}, "resize"),
+        ({"precision": "int4"}, "precision"),
+    ],
+)
+def test_what_a_spec_refuses(change: dict, message: str) -> None:
+    with pytest.raises(ContractError, match=message):
+        replace(ModelSpec(), **change)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": 1}'])
+def test_what_from_json_refuses(text: str) -> None:
+    with pytest.raises(ContractError, match="model spec"):
+        ModelSpec.from_json(text)
+
+
+def test_from_json_refuses_an_unknown_field() -> None:
+    raw = json.loads(ModelSpec().to_json()) | {"surprise": 1}
+    with pytest.raises(ContractError, match="surprise"):
+        ModelSpec.from_json(json.dumps(raw))
+    raw = json.loads(ModelSpec().to_json())
+    raw["boxes"]["surprise"] = 1
+    with pytest.raises(ContractError, match="surprise"):
+        ModelSpec.from_json(json.dumps(raw))
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match=r"model_spec\.json"):
+        ModelSpec.load(tmp_path)
+
+
+def test_positive_includes_the_operating_point() -> None:
+    spec = ModelSpec(classes=("A", "B"), operating_points=(0.25, 0.5))
+    positive = spec.positive(np.array([[0.25, 0.49]], np.float32))
+    np.testing.assert_array_equal(positive, [[True, False]])
+
+
+def test_tensor_check_binds_symbols_and_names_what_differs() -> None:
+    heatmaps = TensorSpec("heatmaps", "float32", ("N", "K", 7, 7))
+    assert heatmaps.check(np.zeros((2, 3, 7, 7), np.float32)) == {"N": 2, "K": 3}
+    for array in (np.zeros((2, 3, 7, 7)), np.zeros((2, 3, 7), np.float32), np.zeros((2, 3, 7, 8), np.float32)):
+        with pytest.raises(ContractError, match=r"heatmaps.*float32\[N,K,7,7\]"):
+            heatmaps.check(array)
+    square = TensorSpec("square", "uint8", ("N", "N"))
+    with pytest.raises(ContractError):
+        square.check(np.zeros((2, 3), np.uint8))
+    with pytest.raises(ContractError, match="dtype"):
+        TensorSpec("half", "float16", ("N",))
+
+
+def test_labels() -> None:
+    assert canonical_label(" Infiltrate ") == "Infiltration"
+    assert class_index("Infiltrate", CHESTXRAY8) == 3
+    with pytest.raises(InputError, match="Hernia"):
+        class_index("Hernia", CHESTXRAY8)
+    with pytest.raises(InputError, match="unknown preset 'best'"):
+        box_preset("best")
+
+
+def test_argument_errors_are_value_errors() -> None:
+    assert issubclass(InputError, ValueError)
+    assert issubclass(ContractError, ValueError)
+    assert issubclass(InputError, CrossEAIError)
