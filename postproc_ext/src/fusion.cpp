@@ -98,7 +98,7 @@ void Fusion::interpolate(std::size_t size, std::size_t enlarged_size, std::vecto
     for (std::size_t i = 0; i < enlarged_size; ++i) {
         const double position = std::clamp((static_cast<double>(i) + 0.5) * step - 0.5, 0.0, last);
         const auto lower = static_cast<std::size_t>(position);
-        taps[i] = {lower, std::min(lower + 1, size - 1), static_cast<float>(position - static_cast<double>(lower))};
+        taps[i] = {lower, std::min(lower + 1, size - 1), position - static_cast<double>(lower)};
     }
 }
 
@@ -113,7 +113,7 @@ void Fusion::enlarge_heatmap(MapView heatmap, std::size_t height, std::size_t wi
         for (std::size_t x = 0; x < width; ++x) {
             const Tap& tap = columns_[x];
             const double lower = source[tap.lower];
-            wide[x] = lower + static_cast<double>(tap.weight) * (source[tap.upper] - lower);
+            wide[x] = lower + tap.weight * (source[tap.upper] - lower);
         }
     }
 
@@ -124,7 +124,7 @@ void Fusion::enlarge_heatmap(MapView heatmap, std::size_t height, std::size_t wi
                            rows_[y + 1].lower == rows_[y].lower;
         if (inner) continue;
         const auto row = blended_range(wide_.data() + rows_[y].lower * width, wide_.data() + rows_[y].upper * width,
-                                       static_cast<double>(rows_[y].weight), width);
+                                       rows_[y].weight, width);
         range.low = std::min(range.low, row.low);
         range.high = std::max(range.high, row.high);
     }
@@ -146,7 +146,7 @@ float fuse_rows(const std::vector<Tap>& rows, const std::vector<float>& heat, Im
     float peak = 0.0F;
     for (std::size_t y = 0; y < gradient_map.height; ++y) {
         peak = std::max(peak, fuse_row(heat.data() + rows[y].lower * width, heat.data() + rows[y].upper * width,
-                                       rows[y].weight, gradient_map.row(y), range.low, scale, width,
+                                       static_cast<float>(rows[y].weight), gradient_map.row(y), range.low, scale, width,
                                        fused + y * width));
     }
     return peak;

@@ -24,7 +24,7 @@ class Fusion {
     struct Tap {  // one output position between two input positions
         std::size_t lower;
         std::size_t upper;
-        float weight;  // of `upper`
+        double weight;  // of `upper`
     };
     static void interpolate(std::size_t size, std::size_t enlarged_size, std::vector<Tap>& taps);
 

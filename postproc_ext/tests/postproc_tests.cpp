@@ -1,0 +1,186 @@
+// Tests of the C++ core without Python or a test framework. Run by ctest, best under sanitizers.
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <limits>
+#include <random>
+#include <tuple>
+#include <vector>
+
+#include "crosseai/postproc/fusion.hpp"
+#include "crosseai/postproc/localize.hpp"
+#include "crosseai/postproc/rectangles.hpp"
+#include "crosseai/postproc/selection.hpp"
+
+namespace {
+
+using namespace crosseai::postproc;
+
+#define CHECK(condition)                                                              \
+    do {                                                                              \
+        if (!(condition)) {                                                           \
+            std::fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #condition); \
+            std::exit(1);                                                             \
+        }                                                                             \
+    } while (false)
+
+using Pixels = std::vector<std::uint8_t>;
+
+std::int64_t ones(const Pixels& mask, std::int32_t width, const Box& box) {
+    std::int64_t count = 0;
+    for (std::int32_t y = box.y0; y < box.y1; ++y)
+        for (std::int32_t x = box.x0; x < box.x1; ++x) count += mask[static_cast<std::size_t>(y * width + x)];
+    return count;
+}
+
+/// Largest rectangle of ones by trying every one, in the order of the tie rule.
+Box brute_force(const Pixels& mask, std::int32_t height, std::int32_t width) {
+    Box best;
+    for (std::int32_t y0 = 0; y0 < height; ++y0)
+        for (std::int32_t x0 = 0; x0 < width; ++x0)
+            for (std::int32_t y1 = y0 + 1; y1 <= height; ++y1)
+                for (std::int32_t x1 = x0 + 1; x1 <= width; ++x1) {
+                    const Box box{x0, y0, x1, y1};
+                    if (box.area() > best.area() && ones(mask, width, box) == box.area()) best = box;
+                }
+    return best;
+}
+
+Pixels random_mask(std::mt19937& random, std::int32_t height, std::int32_t width) {
+    const auto share = std::uniform_real_distribution<>(0.2, 1.0)(random);
+    std::bernoulli_distribution one(share);
+    Pixels mask(static_cast<std::size_t>(height * width));
+    for (auto& pixel : mask) pixel = one(random);
+    return mask;
+}
+
+void rectangles_equal_brute_force() {
+    std::mt19937 random(1);
+    std::uniform_int_distribution<std::int32_t> side(1, 9);
+    RectangleSearch search;
+    std::vector<Box> candidates;
+    for (int round = 0; round < 3000; ++round) {
+        const std::int32_t height = side(random);
+        const std::int32_t width = side(random);
+        Pixels left = random_mask(random, height, width);
+        const MaskView mask{left.data(), static_cast<std::size_t>(height), static_cast<std::size_t>(width)};
+        maximal_rectangles(mask, 100, 1, search, candidates);
+        for (const Box& candidate : candidates) {
+            CHECK(candidate == brute_force(left, height, width));
+            for (std::int32_t y = candidate.y0; y < candidate.y1; ++y)
+                std::fill_n(left.begin() + y * width + candidate.x0, candidate.x1 - candidate.x0, std::uint8_t{0});
+        }
+        CHECK(std::none_of(left.begin(), left.end(), [](auto pixel) { return pixel != 0; }));
+    }
+}
+
+void expansion_stays_inside_and_never_shrinks() {
+    std::mt19937 random(2);
+    std::uniform_int_distribution<std::int32_t> side(1, 40);
+    Expansion expand;
+    for (int round = 0; round < 1000; ++round) {
+        const std::int32_t height = side(random);
+        const std::int32_t width = side(random);
+        const Pixels mask = random_mask(random, height, width);
+        expand.start({mask.data(), static_cast<std::size_t>(height), static_cast<std::size_t>(width)});
+        const auto x0 = std::uniform_int_distribution<std::int32_t>(0, width - 1)(random);
+        const auto y0 = std::uniform_int_distribution<std::int32_t>(0, height - 1)(random);
+        const Box box{x0, y0, x0 + 1, y0 + 1};
+        const Box grown = expand(box);
+        CHECK(0 <= grown.x0 && grown.x0 <= box.x0 && box.x1 <= grown.x1 && grown.x1 <= width);
+        CHECK(0 <= grown.y0 && grown.y0 <= box.y0 && box.y1 <= grown.y1 && grown.y1 <= height);
+        CHECK(2 * (ones(mask, width, grown) - ones(mask, width, box)) >= grown.area() - box.area());
+    }
+}
+
+void greatest_sides_do_not_overflow() {
+    RectangleSearch search;
+    std::vector<Box> candidates;
+    Expansion expand;
+    const auto side = static_cast<std::int32_t>(max_side);
+    const Pixels line(max_side, 1);
+    for (const MaskView mask : {MaskView{line.data(), 1, max_side}, MaskView{line.data(), max_side, 1}}) {
+        maximal_rectangles(mask, 8, 1, search, candidates);
+        const Box whole = mask.height == 1 ? Box{0, 0, side, 1} : Box{0, 0, 1, side};
+        CHECK(candidates == std::vector<Box>{whole});
+        expand.start(mask);
+        CHECK(expand(Box{0, 0, 1, 1}) == whole);
+    }
+}
+
+/// Random sizes, scales and parameters, as a fuzzer would draw them: the sanitizers and these invariants must hold.
+template <class Pixel>
+void any_maps_give_boxes_inside() {
+    std::mt19937 random(3);
+    std::uniform_int_distribution<std::size_t> side(1, 50);
+    std::uniform_real_distribution<double> share(0.0, 1.0);
+    constexpr float extremes[] = {0.0F, -1.0F, 1e-45F, 3e38F, -3e38F, 1e-7F, 255.0F};
+    for (int round = 0; round < 500; ++round) {
+        const std::size_t count = side(random) % 4;
+        const std::size_t height = side(random);
+        const std::size_t width = side(random);
+        const std::size_t coarse_height = side(random);
+        const std::size_t coarse_width = side(random);
+        std::vector<float> heatmaps(count * coarse_height * coarse_width);
+        for (auto& pixel : heatmaps) pixel = extremes[random() % 7] * static_cast<float>(share(random));
+        std::vector<Pixel> gradients(count * height * width);
+        for (auto& pixel : gradients)
+            pixel = static_cast<Pixel>(sizeof(Pixel) == 1 ? random() % 256 : extremes[random() % 7]);
+        Parameters parameters;
+        parameters.t = share(random);
+        parameters.threshold = share(random);
+        parameters.max_candidates = 1 + static_cast<std::int64_t>(random() % 20);
+        parameters.min_area = 1 + static_cast<std::int64_t>(random() % 20);
+        std::vector<Box> boxes(count);
+        std::vector<float> scores(count);
+        localize({heatmaps.data(), count, coarse_height, coarse_width}, {gradients.data(), count, height, width},
+                 parameters, 2, boxes.data(), scores.data());
+        for (std::size_t i = 0; i < count; ++i) {
+            const Box& box = boxes[i];
+            CHECK(0 <= box.x0 && box.x0 <= box.x1 && box.x1 <= static_cast<std::int32_t>(width));
+            CHECK(0 <= box.y0 && box.y0 <= box.y1 && box.y1 <= static_cast<std::int32_t>(height));
+            CHECK(box.empty() ? box == Box{} && scores[i] == 0.0F : scores[i] > 0.0F && scores[i] < 255.01F);
+            CHECK(box.empty() || box.area() >= parameters.min_area);
+        }
+    }
+}
+
+void bad_maps_are_refused() {
+    float heat = 0.0F;
+    std::uint8_t gradient = 0;
+    Box box;
+    float score = 0.0F;
+    const auto refused = [&](Parameters parameters, std::int64_t threads, std::size_t height) {
+        try {
+            localize({&heat, 1, 1, 1}, {&gradient, 1, height, 1}, parameters, threads, &box, &score);
+        } catch (const InvalidMap&) {
+            return true;
+        }
+        return false;
+    };
+    CHECK(!refused({}, 0, 1));
+    CHECK(refused({-0.1, 0.35, 8, 1}, 0, 1));
+    CHECK(refused({std::numeric_limits<double>::quiet_NaN(), 0.35, 8, 1}, 0, 1));
+    CHECK(refused({0.3, 1.1, 8, 1}, 0, 1));
+    CHECK(refused({0.3, 0.35, 0, 1}, 0, 1));
+    CHECK(refused({0.3, 0.35, 8, 0}, 0, 1));
+    CHECK(refused({}, -1, 1));
+    CHECK(refused({}, 0, 0));
+    CHECK(refused({}, 0, max_side + 1));
+    heat = std::numeric_limits<float>::infinity();
+    CHECK(refused({}, 0, 1));
+}
+
+}  // namespace
+
+int main() {
+    rectangles_equal_brute_force();
+    expansion_stays_inside_and_never_shrinks();
+    greatest_sides_do_not_overflow();
+    any_maps_give_boxes_inside<std::uint8_t>();
+    any_maps_give_boxes_inside<float>();
+    bad_maps_are_refused();
+    std::puts("all tests passed");
+}

@@ -1,0 +1,201 @@
+"""The C++ algorithm equals the independent oracles."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import assume, event, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from crosseai import postproc
+from tests.oracles import boxes as oracle
+
+masks = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=8), elements=st.integers(0, 1))
+shapes = st.tuples(st.integers(1, 24), st.integers(1, 24))
+shares = st.sampled_from([0.0, 0.3, 0.35, 0.5, 0.7, 1.0]) | st.floats(0, 1)
+
+
+def map_values(dtype: type[np.generic]) -> st.SearchStrategy[float]:
+    """Few different values make plateaus and ties; many make none."""
+    if dtype is np.uint8:
+        return st.integers(0, 255) | st.sampled_from([0, 128, 255])
+    return st.floats(-1e3, 1e3, width=32) | st.sampled_from([-1.0, 0.0, 0.5, 1.0])
+
+
+@st.composite
+def map_pairs(draw: st.DrawFn) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8 | np.float32]]:
+    heatmap = draw(
+        hnp.arrays(np.float32, draw(st.tuples(st.integers(1, 5), st.integers(1, 5))), elements=map_values(np.float32))
+    )
+    dtype = draw(st.sampled_from([np.uint8, np.float32]))
+    gradient_map = draw(hnp.arrays(dtype, draw(shapes), elements=map_values(dtype)))
+    return heatmap, gradient_map
+
+
+def well_conditioned(image: npt.NDArray[np.float64]) -> bool:
+    """A map that is constant but for float32 rounding has no meaningful min..max scale."""
+    spread = float(np.ptp(image))
+    return spread == 0 or spread > 1e-4 * float(np.abs(image).max())
+
+
+def assume_well_conditioned(heatmap: npt.NDArray[np.float32], gradient_map: npt.NDArray[np.generic]) -> None:
+    assume(well_conditioned(oracle.enlarge(heatmap, *gradient_map.shape)))
+    assume(well_conditioned(gradient_map.astype(np.float64)))
+
+
+@given(map_pairs(), shares)
+def test_fuse_equals_oracle(maps: tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8 | np.float32]], t: float) -> None:
+    assume_well_conditioned(*maps)
+    fused = postproc.fuse(*maps, t=t)
+    np.testing.assert_allclose(fused, oracle.fuse(*maps, t), rtol=0, atol=255e-6)
+    assert fused.min() >= 0
+
+
+@given(
+    hnp.arrays(np.float32, shapes, elements=st.floats(0, 255, width=32) | st.sampled_from([0.0, 89.25, 255.0])), shares
+)
+def test_binarize_equals_oracle(fused: npt.NDArray[np.float32], threshold: float) -> None:
+    mask = postproc.binarize(fused, threshold=threshold)
+    sure = np.abs(fused - threshold * float(fused.max())) > 1e-6 * fused.max()
+    np.testing.assert_array_equal(mask[sure], oracle.binarize(fused, threshold)[sure])
+    assert set(np.unique(mask)) <= {0, 1}
+
+
+@given(masks, st.integers(1, 12), st.integers(1, 6))
+def test_rectangles_equal_brute_force(mask: oracle.Mask, max_candidates: int, min_area: int) -> None:
+    found = postproc.maximal_rectangles(mask, max_candidates=max_candidates, min_area=min_area)
+    expected = oracle.maximal_rectangles(mask, max_candidates, min_area, brute_force=True)
+    assert [tuple(box) for box in found.tolist()] == expected
+
+
+@given(hnp.arrays(np.uint8, shapes, elements=st.integers(0, 1)))
+def test_rectangles_equal_stack_algorithm(mask: oracle.Mask) -> None:
+    found = postproc.maximal_rectangles(mask, max_candidates=1000)
+    assert [tuple(box) for box in found.tolist()] == oracle.maximal_rectangles(mask, 1000)
+
+
+@given(hnp.arrays(np.uint8, shapes, elements=st.integers(0, 1)))
+def test_rectangles_tile_the_ones(mask: oracle.Mask) -> None:
+    cover = np.zeros_like(mask)
+    for x0, y0, x1, y1 in postproc.maximal_rectangles(mask, max_candidates=1000):
+        cover[y0:y1, x0:x1] += 1
+    np.testing.assert_array_equal(cover, mask)
+
+
+@given(masks)
+def test_largest_rectangle_follows_flips_and_transposition(mask: oracle.Mask) -> None:
+    assume(mask.any())
+    (x0, y0, x1, y1), *_ = postproc.maximal_rectangles(mask).tolist()
+    height, width = mask.shape
+    best_area = (x1 - x0) * (y1 - y0)
+    unique = sum(oracle.area(box) == best_area for box in oracle.all_rectangles(mask)) == 1
+    event(f"the largest rectangle is unique: {unique}")
+    for moved, expected in (
+        (mask[:, ::-1], (width - x1, y0, width - x0, y1)),
+        (mask[::-1], (x0, height - y1, x1, height - y0)),
+        (mask.T, (y0, x0, y1, x1)),
+    ):
+        found = tuple(postproc.maximal_rectangles(np.ascontiguousarray(moved), max_candidates=1)[0].tolist())
+        assert oracle.area(found) == best_area
+        assert found == expected or not unique
+
+
+@given(hnp.arrays(np.uint8, shapes, elements=st.integers(0, 1)))
+def test_expand_equals_oracle(mask: oracle.Mask) -> None:
+    rectangles = postproc.maximal_rectangles(mask)
+    grown = postproc.expand(mask, rectangles)
+    assert [tuple(box) for box in grown.tolist()] == [oracle.expand(mask, tuple(box)) for box in rectangles.tolist()]
+    assert (grown[:, :2] >= 0).all()
+    assert (grown[:, 2:] <= mask.shape[::-1]).all()
+    assert (grown[:, :2] <= rectangles[:, :2]).all()
+    assert (grown[:, 2:] >= rectangles[:, 2:]).all()
+
+
+@given(st.data())
+def test_select_equals_oracle(data: st.DataObject) -> None:
+    shape = data.draw(shapes)
+    fused = data.draw(
+        hnp.arrays(np.float32, shape, elements=st.floats(0, 255, width=32) | st.sampled_from([0.0, 255.0]))
+    )
+    mask = data.draw(hnp.arrays(np.uint8, shape, elements=st.integers(0, 1)))
+    rectangles = postproc.expand(mask, postproc.maximal_rectangles(mask))
+    index, score = postproc.select(fused, mask, rectangles)
+    scores = [oracle.score(fused, mask, tuple(box)) for box in rectangles.tolist()]
+    if not scores:
+        assert (index, score) == (-1, 0.0)
+        return
+    assert score == pytest.approx(max(scores), rel=1e-5)
+    # The first of the highest, unless float32 rounding makes another one equal to it.
+    tied = [i for i, other in enumerate(scores) if other == pytest.approx(max(scores), rel=1e-6)]
+    assert index in tied
+    if len({scores[i] for i in tied}) == 1:
+        assert index == tied[0]
+
+
+def assert_same_box(found: oracle.Box, score: float, candidates: list[tuple[oracle.Box, float]]) -> None:
+    """The highest score's first box; any of those within 1e-5 of it where rounding may decide."""
+    if not candidates:
+        assert (found, score) == ((0, 0, 0, 0), 0.0)
+        return
+    best = max(value for _, value in candidates)
+    assert score == pytest.approx(best, rel=1e-4)
+    assert found in [box for box, value in candidates if value >= best * (1 - 1e-5)]
+
+
+@given(map_pairs(), shares, st.floats(0, 1), st.integers(1, 10), st.integers(1, 10))
+def test_localize_equals_oracle(
+    maps: tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8 | np.float32]],
+    t: float,
+    threshold: float,
+    max_candidates: int,
+    min_area: int,
+) -> None:
+    assume_well_conditioned(*maps)
+    fused = oracle.fuse(*maps, t)
+    # A pixel on the threshold belongs to the mask or not by rounding alone.
+    assume((np.abs(fused - threshold * fused.max()) > 1e-5 * fused.max()).all() or fused.max() == 0)
+    boxes, scores = postproc.localize(
+        maps[0][None], maps[1][None], t=t, threshold=threshold, max_candidates=max_candidates, min_area=min_area
+    )
+    candidates = oracle.localize(*maps, t, threshold, max_candidates, min_area)
+    assert_same_box(tuple(boxes[0].tolist()), float(scores[0]), candidates)
+
+
+@pytest.mark.parametrize(("height", "width"), [(224, 224), (512, 300), (97, 512)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("smooth", [True, False], ids=["smooth", "noise"])
+def test_localize_equals_oracle_on_large_maps(height: int, width: int, dtype: type[np.generic], smooth: bool) -> None:
+    random = np.random.default_rng(height + width)
+    heatmap = random.random((7, 9), dtype=np.float32)
+    coarse = random.random((13, 11)) if smooth else random.random((height, width))
+    gradient_map = oracle.rescale(oracle.enlarge(coarse, height, width)).astype(dtype)
+    boxes, scores = postproc.localize(heatmap[None], gradient_map[None])
+    assert_same_box(tuple(boxes[0].tolist()), float(scores[0]), oracle.localize(heatmap, gradient_map))
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [np.zeros((6, 5)), np.ones((6, 5)), np.indices((9, 8)).sum(0) % 2, np.eye(7), np.ones((1, 40)), np.ones((40, 1))],
+    ids=["zeros", "ones", "checkerboard", "diagonal", "row", "column"],
+)
+def test_special_masks(mask: npt.NDArray[np.float64]) -> None:
+    ones = mask.astype(np.uint8)
+    found = postproc.maximal_rectangles(ones)
+    assert [tuple(box) for box in found.tolist()] == oracle.maximal_rectangles(ones)
+    grown = postproc.expand(ones, found)
+    assert [tuple(box) for box in grown.tolist()] == [oracle.expand(ones, tuple(box)) for box in found.tolist()]
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 5), st.integers(1, 4), st.integers(0, 2**32))
+def test_threads_and_steps_change_nothing(count: int, threads: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    heatmaps = random.random((count, 3, 4), dtype=np.float32)
+    gradient_maps = random.integers(0, 256, (count, 20, 31), dtype=np.uint8)
+    boxes, scores = postproc.localize(heatmaps, gradient_maps, threads=threads)
+    for i in range(count):
+        fused = postproc.fuse(heatmaps[i], gradient_maps[i])
+        mask = postproc.binarize(fused)
+        rectangles = postproc.expand(mask, postproc.maximal_rectangles(mask))
+        index, score = postproc.select(fused, mask, rectangles)
+        assert (boxes[i].tolist(), scores[i]) == (rectangles[index].tolist(), score)
