@@ -1,0 +1,164 @@
+"""The command ``crosseai-serve``."""
+
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+
+from crosseai.contract import CrossEAIError, InputError, ServerError
+from crosseai.serve.control import load_model, server_status
+from crosseai.serve.doctor import diagnose
+from crosseai.serve.embedded import LOOPBACK, EmbeddedTriton
+from crosseai.serve.registry import fetch
+from crosseai.serve.repository import models_of, place_version, versions_of
+
+EXIT_FAILED = 1
+EXIT_SERVER = 3
+PARENT_POLL_INTERVAL_S = 0.25
+
+_MODEL_HELP = "models:/crosseai@ALIAS, models:/crosseai/N, or a folder with model.onnx and model_spec.json."
+_MODEL_DEFAULT = "  [default: the registry's champion, else its newest version]"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="crosseai")
+def main() -> None:
+    """Serve CrossEAI models with NVIDIA Triton. Research software, not a medical device."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+
+
+@main.command()
+@click.option("--model", help=_MODEL_HELP + _MODEL_DEFAULT)
+@click.option(
+    "--repository",
+    type=click.Path(path_type=Path),
+    help="Serve the versions in this model repository; with --model, add that one to it.  [default: a temporary one]",
+)
+@click.option("--host", default=LOOPBACK, show_default=True, help="IPv4 address to listen on.")
+@click.option("--grpc-port", type=click.IntRange(1, 65535), help="[default: a free one]")
+@click.option("--http-port", type=click.IntRange(1, 65535), help="[default: a free one]")
+@click.option("--tie-to-parent", is_flag=True, help="Stop when the process that started this one ends.")
+def up(
+    model: str | None,
+    repository: Path | None,
+    host: str,
+    grpc_port: int | None,
+    http_port: int | None,
+    tie_to_parent: bool,
+) -> None:
+    """Run a Triton server on this machine until SIGINT or SIGTERM.
+
+    When it is ready, one line of JSON on standard output says where: grpc_url, http_url, model, version. Exit status:
+    0 after SIGINT or SIGTERM, 3 when the server could not start or has died.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    if tie_to_parent:
+        threading.Thread(target=_stop_with, args=(os.getppid(),), daemon=True).start()
+    with _stopped_by_signals(), _exit_status(), ExitStack() as resources:
+        folder = repository or Path(tempfile.mkdtemp(prefix="crosseai-repository-"))
+        if repository is None:
+            resources.callback(shutil.rmtree, folder, ignore_errors=True)
+        served = _newest_in(folder) if repository and model is None else _place(model, folder)
+        server = resources.enter_context(
+            EmbeddedTriton(
+                folder, host=host, grpc_port=grpc_port, http_port=http_port, delete_repository=repository is None
+            )
+        )
+        urls = {"grpc_url": server.grpc_url, "http_url": server.http_url}
+        click.echo(json.dumps({**urls, "model": served.name, "version": str(served.version)}))
+        server.wait()
+
+
+@main.command()
+@click.option("--server", required=True, help="gRPC address of a Triton server, HOST:PORT.")
+def status(server: str) -> None:
+    """Show the models and versions of a running server. Exit status 3 when it does not answer."""
+    with _exit_status():
+        click.echo(f"{'model':20} {'version':>7}  {'state':12} reason")
+        for version in server_status(server):
+            click.echo(f"{version.model:20} {version.version:>7}  {version.state:12} {version.reason}".rstrip())
+
+
+@main.command()
+@click.option("--model", help=_MODEL_HELP + _MODEL_DEFAULT)
+@click.option("--repository", required=True, type=click.Path(path_type=Path), help="Model repository to add it to.")
+@click.option("--server", help="Have the Triton server at this gRPC address, which uses that repository, load it.")
+def deploy(model: str | None, repository: Path, server: str | None) -> None:
+    """Add a version of a model to a Triton model repository."""
+    with _exit_status():
+        placed = _place(model, repository)
+        if server is not None:
+            load_model(server, placed.name, placed.version)
+        click.echo(f"{placed.name} version {placed.version} is in {repository}" + (", and loaded" if server else ""))
+
+
+@main.command()
+@click.option("--install", is_flag=True, help="Build the server environment if there is none.")
+def doctor(install: bool) -> None:
+    """Check whether the embedded server can run on this machine. Exit status 1 when it cannot."""
+    checks = diagnose(install=install)
+    for check in checks:
+        click.echo(f"{'FAIL' if check.problem else 'ok  '} {check.name}" + (f": {check.problem}" * bool(check.problem)))
+    if any(check.problem for check in checks):
+        sys.exit(EXIT_FAILED)
+
+
+class _Served(NamedTuple):
+    """A version of a model in a repository."""
+
+    name: str
+    version: int
+
+
+def _place(model: str | None, repository: Path) -> _Served:
+    """Fetch a model and add it to a repository."""
+    with fetch(model) as fetched:
+        folder = place_version(repository, fetched.folder, fetched.version)
+    return _Served(folder.parent.name, fetched.version)
+
+
+def _newest_in(repository: Path) -> _Served:
+    """Find what a repository serves: its only model, in its newest version."""
+    names = models_of(repository)
+    versions = versions_of(repository, names[0])
+    if len(names) > 1 or not versions:
+        raise InputError(f"expected one model with at least one version in {repository}, found {', '.join(names)}")
+    return _Served(names[0], max(versions))
+
+
+def _stop_with(parent: int) -> None:
+    """Send SIGTERM to this process when its parent is gone."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_POLL_INTERVAL_S)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """End quietly on SIGINT, SIGTERM and SIGHUP."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        logging.getLogger(__name__).info("stopped")
+
+
+@contextmanager
+def _exit_status() -> Iterator[None]:
+    """Turn errors into a message and an exit status."""
+    try:
+        yield
+    except CrossEAIError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(EXIT_SERVER if isinstance(error, ServerError) else EXIT_FAILED)

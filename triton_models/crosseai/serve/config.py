@@ -1,0 +1,123 @@
+"""Triton's ``config.pbtxt``, written from model specs and read back to them.
+
+All versions of a model share one file, so they share their tensors' names, dtypes and shapes. Each version's whole
+spec and checksum travel as parameters: ``model_spec.<N>`` (JSON) and ``model_sha256.<N>``. That is how a client that
+knows nothing but a server's address learns what the model means.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from crosseai.contract import ContractError, ModelSpec, TensorSpec
+
+CONFIG_FILENAME = "config.pbtxt"
+MAX_BATCH_SIZE = 8
+"""Images in one run. The graph holds a backward pass for each of the ``N * K`` maps, so memory sets the limit."""
+
+_HEADER = "# Written by crosseai-serve from the model specs of the versions in this folder.\n"
+
+
+@dataclass(frozen=True, slots=True)
+class ServedVersion:
+    """What ``config.pbtxt`` says about one version of a model.
+
+    Parameters
+    ----------
+    spec
+        The version's model spec.
+    sha256
+        SHA-256 of its ``model.onnx``, in hexadecimal.
+    """
+
+    spec: ModelSpec
+    sha256: str
+
+
+def write_config(spec: ModelSpec, versions: Mapping[int, ServedVersion]) -> str:
+    """Text of ``config.pbtxt``, valid for the embedded server and for NVIDIA's container.
+
+    It names neither a device nor a thread count, so each server uses what it has: a GPU where there is one.
+
+    Parameters
+    ----------
+    spec
+        The model; its tensors are those of every version.
+    versions
+        The versions to serve. Without any, the newest one in the folder would be served, but no client can know it.
+
+    Raises
+    ------
+    ContractError
+        If a version's name or tensors differ from the model's.
+    """
+    config = model_config_pb2.ModelConfig(name=spec.name, backend="onnxruntime", max_batch_size=MAX_BATCH_SIZE)
+    for tensor in spec.inputs:
+        config.input.add(name=tensor.name, data_type=_data_type(tensor), dims=tensor.triton_dims)
+    for tensor in spec.outputs:
+        config.output.add(name=tensor.name, data_type=_data_type(tensor), dims=tensor.triton_dims)
+    # One instance uses all cores; the default is two on a CPU.
+    config.instance_group.add(count=1)
+    # Without a queue delay or limit: they add latency, and limits have caused stalls of half a second.
+    config.dynamic_batching.SetInParent()
+    for number, version in sorted(versions.items()):
+        check_same_tensors(spec, version.spec, f"version {number}")
+        config.version_policy.specific.versions.append(number)
+        config.parameters[f"model_spec.{number}"].string_value = _compact(version.spec)
+        config.parameters[f"model_sha256.{number}"].string_value = version.sha256
+    return _HEADER + text_format.MessageToString(config)
+
+
+def read_config(text: str) -> dict[int, ServedVersion]:
+    """Read what :func:`write_config` says about each version.
+
+    Raises
+    ------
+    ContractError
+        If the text is not a Triton model configuration, or a version lacks its spec or its checksum.
+    """
+    try:
+        config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    except text_format.ParseError as error:
+        raise ContractError(f"expected a Triton model configuration: {error}") from error
+    versions = {}
+    for number in config.version_policy.specific.versions:
+        for key in (f"model_spec.{number}", f"model_sha256.{number}"):
+            if key not in config.parameters:
+                raise ContractError(f"model configuration {config.name!r}: expected a parameter {key!r}, found none")
+        versions[int(number)] = ServedVersion(
+            ModelSpec.from_json(config.parameters[f"model_spec.{number}"].string_value),
+            config.parameters[f"model_sha256.{number}"].string_value,
+        )
+    return versions
+
+
+def check_same_tensors(expected: ModelSpec, found: ModelSpec, what: str) -> None:
+    """Check that a spec can share a configuration with another.
+
+    Raises
+    ------
+    ContractError
+        If name or tensors differ.
+    """
+    if (found.name, found.inputs, found.outputs) != (expected.name, expected.inputs, expected.outputs):
+        raise ContractError(
+            f"{what} cannot be served beside the others: all versions of a Triton model share name and tensors. "
+            f"Expected {_summary(expected)}, found {_summary(found)}"
+        )
+
+
+def _summary(spec: ModelSpec) -> str:
+    return f"{spec.name} ({len(spec.classes)} classes, input {spec.input_size}, features {spec.feature_shape})"
+
+
+def _compact(spec: ModelSpec) -> str:
+    return json.dumps(json.loads(spec.to_json()), separators=(",", ":"))
+
+
+def _data_type(tensor: TensorSpec) -> int:
+    number: int = model_config_pb2.DataType.Value(f"TYPE_{tensor.triton_dtype}")
+    return number

@@ -1,0 +1,116 @@
+"""Models in the MLflow registry, and in plain folders. The only module here that imports mlflow."""
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crosseai.contract import MODEL_FILENAME, ContractError, InputError
+from crosseai.serve.repository import sha256_of
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+REGISTERED_NAME = "crosseai"
+CHAMPION = "champion"
+DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
+SHA256_TAG = "onnx_sha256"
+
+_REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedModel:
+    """A model on this disk.
+
+    Parameters
+    ----------
+    folder
+        Folder with ``model.onnx`` and ``model_spec.json``.
+    version
+        Version in the registry; 1 for a model that is in none.
+    """
+
+    folder: Path
+    version: int
+
+
+@contextmanager
+def fetch(reference: str | None) -> Iterator[FetchedModel]:
+    """Get a model for the time of a ``with`` block.
+
+    Parameters
+    ----------
+    reference
+        ``models:/crosseai@ALIAS``, ``models:/crosseai/N``, or a folder. None stands for the version with the alias
+        ``champion``, or for the newest one if none has it.
+
+    Raises
+    ------
+    InputError
+        If there is no such model.
+    ContractError
+        If the model's checksum is not the registered one.
+    """
+    if reference is not None and not reference.startswith("models:/"):
+        folder = Path(reference)
+        if not (folder / MODEL_FILENAME).is_file():
+            raise InputError(
+                f"expected models:/NAME/VERSION, models:/NAME@ALIAS or a folder with {MODEL_FILENAME}, "
+                f"found {reference!r}"
+            )
+        yield FetchedModel(folder, version=1)
+        return
+    with tempfile.TemporaryDirectory(prefix="crosseai-fetch-") as download:
+        yield _download(reference, Path(download))
+
+
+def _download(reference: str | None, target: Path) -> FetchedModel:
+    """Download a registered version, complete, and compare it with its checksum."""
+    from mlflow import MlflowClient
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
+    store = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not store.is_file():  # mlflow would make an empty one
+        raise InputError(f"expected an MLflow store at {store.absolute()}, found nothing; set MLFLOW_TRACKING_URI")
+    client = MlflowClient(uri, registry_uri=uri)
+    try:
+        found = _default(client) if reference is None else _named(client, reference)
+        source = f"models:/{found.name}/{found.version}"
+        folder = Path(download_artifacts(source, dst_path=str(target), tracking_uri=uri, registry_uri=uri))
+    except MlflowException as error:
+        raise InputError(f"{reference or REGISTERED_NAME}: cannot be had from the registry {uri}: {error}") from error
+    expected = found.tags.get(SHA256_TAG)
+    if expected is not None and sha256_of(folder / MODEL_FILENAME) != expected:
+        raise ContractError(
+            f"{source}: expected {MODEL_FILENAME} with the SHA-256 {expected} (tag {SHA256_TAG!r}), "
+            f"found {sha256_of(folder / MODEL_FILENAME)}"
+        )
+    return FetchedModel(folder, int(found.version))
+
+
+def _default(client: "MlflowClient") -> "ModelVersion":
+    """Find the champion, or the newest version if none is."""
+    registered = client.get_registered_model(REGISTERED_NAME)
+    if CHAMPION in registered.aliases:
+        return client.get_model_version_by_alias(REGISTERED_NAME, CHAMPION)
+    versions = client.search_model_versions(f"name = '{REGISTERED_NAME}'")
+    if not versions:
+        raise InputError(f"expected a version of the registered model {REGISTERED_NAME!r}, found none")
+    return max(versions, key=lambda version: int(version.version))
+
+
+def _named(client: "MlflowClient", reference: str) -> "ModelVersion":
+    """Find ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``."""
+    match = _REFERENCE.fullmatch(reference)
+    if match is None:
+        raise InputError(f"expected models:/NAME/VERSION or models:/NAME@ALIAS, found {reference!r}")
+    name, version, alias = match.group("name", "version", "alias")
+    return client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, version)

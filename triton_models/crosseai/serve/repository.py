@@ -1,0 +1,153 @@
+"""A Triton model repository on disk: ``R/crosseai/config.pbtxt`` and ``R/crosseai/<N>/model.onnx``.
+
+A model file is code in effect, so nothing gets in here that was not checked, and no name or link leads out of it.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from crosseai.contract import MODEL_FILENAME, ContractError, InputError, ModelSpec
+from crosseai.serve.config import CONFIG_FILENAME, ServedVersion, check_same_tensors, read_config, write_config
+
+_MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+def place_version(repository: Path, source: Path, version: int) -> Path:
+    """Copy a model into a repository as one more version, and list it in ``config.pbtxt``.
+
+    The version appears in one step, complete and checked, or not at all. Placing the same model again does nothing.
+
+    Parameters
+    ----------
+    repository
+        The model repository; made if it does not exist.
+    source
+        Folder with ``model.onnx`` and ``model_spec.json``.
+    version
+        Version directory to make, from 1 up.
+
+    Returns
+    -------
+    Path
+        The version's folder.
+
+    Raises
+    ------
+    ContractError
+        If the version exists with another model, or cannot be served beside the others.
+    InputError
+        If the name or the version is not one that Triton takes, a file is missing, or something is a link.
+    """
+    spec = ModelSpec.load(_plain(source, Path.is_dir))
+    model = _plain(source / MODEL_FILENAME, Path.is_file)
+    if version < 1:
+        raise InputError(f"expected a version from 1 up, found {version}")
+    folder = model_folder(repository, spec.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    versions = dict(versions_of(repository, spec.name))
+    for other in versions.values():
+        check_same_tensors(other.spec, spec, f"version {version} ({source})")
+    placed = ServedVersion(spec, sha256_of(model))
+    if versions.setdefault(version, placed) != placed:
+        raise ContractError(
+            f"version {version} of {spec.name!r} is in {repository} already, as another model than {source}: expected "
+            f"SHA-256 {versions[version].sha256}, found {placed.sha256} (or another spec); a version never changes"
+        )
+    _copy_version(model, placed, folder / str(version))
+    _replace(folder / CONFIG_FILENAME, write_config(spec, versions))
+    return folder / str(version)
+
+
+def versions_of(repository: Path, name: str) -> Mapping[int, ServedVersion]:
+    """Versions of a model that a repository lists and holds.
+
+    Raises
+    ------
+    ContractError
+        If ``config.pbtxt`` cannot be read, or lists a version that is not there.
+    """
+    folder = model_folder(repository, name)
+    config = folder / CONFIG_FILENAME
+    if not config.is_file():
+        return {}
+    versions = read_config(config.read_text(encoding="utf-8"))
+    for number in versions:
+        _plain(folder / str(number), Path.is_dir)
+        _plain(folder / str(number) / MODEL_FILENAME, Path.is_file)
+    return versions
+
+
+def models_of(repository: Path) -> tuple[str, ...]:
+    """Names of the models in a repository.
+
+    Raises
+    ------
+    InputError
+        If it holds none, or one with a name that Triton does not take.
+    """
+    names = sorted(config.parent.name for config in repository.glob(f"*/{CONFIG_FILENAME}"))
+    if not names:
+        raise InputError(f"expected a Triton model repository with at least one model, found none in {repository}")
+    for name in names:
+        model_folder(repository, name)
+    return tuple(names)
+
+
+def model_folder(repository: Path, name: str) -> Path:
+    """Folder of a model.
+
+    Raises
+    ------
+    InputError
+        If the name could lead out of the repository, or the folder is a link.
+    """
+    if not _MODEL_NAME.fullmatch(name):
+        raise InputError(f"expected a model name of letters, digits, '_', '.' and '-', found {name!r}")
+    folder = repository / name
+    return _plain(folder, Path.is_dir) if folder.exists() or folder.is_symlink() else folder
+
+
+def sha256_of(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _copy_version(model: Path, version: ServedVersion, target: Path) -> None:
+    """Make a version's folder in one step; one that is there but broken, as after a crash, is replaced."""
+    if (target / MODEL_FILENAME).is_file() and sha256_of(target / MODEL_FILENAME) == version.sha256:
+        return
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".incoming-") as incoming:
+        complete = Path(incoming) / "complete"
+        complete.mkdir()
+        shutil.copyfile(model, complete / MODEL_FILENAME)
+        version.spec.save(complete)
+        found = sha256_of(complete / MODEL_FILENAME)
+        if found != version.sha256:
+            raise ContractError(
+                f"{model} changed while it was copied: expected SHA-256 {version.sha256}, found {found}"
+            )
+        if target.exists():
+            target.rename(Path(incoming) / "broken")
+        complete.rename(target)
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write a file so that a reader sees the old text or the new one, never a part."""
+    new = file.with_name(f".{file.name}.{os.getpid()}")
+    new.write_text(text, encoding="utf-8")
+    new.replace(file)
+
+
+def _plain(path: Path, is_kind: Callable[[Path], bool]) -> Path:
+    """Check that something exists, and is not a link to somewhere else."""
+    if path.is_symlink() or not is_kind(path):
+        kind = "folder" if is_kind is Path.is_dir else "file"
+        found = "a symbolic link" if path.is_symlink() else "something else" if path.exists() else "nothing"
+        raise InputError(f"expected a {kind} at {path}, found {found}")
+    return path
