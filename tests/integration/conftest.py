@@ -1,0 +1,45 @@
+"""Models and ports for the integration tests."""
+
+import importlib.util
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from crosseai.contract import ModelSpec
+from crosseai.export import export_onnx
+from crosseai.training import build_model
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Exported folder of a small network of ours with random weights."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("small_model")
+    report = export_onnx(build_model("resnet14", width=8).eval(), ModelSpec(), folder / "model.onnx")
+    report.spec.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_model(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Exported folder of a real ResNet-50 trained on NIH images."""
+    weights = shared_data / "weights"
+    module_spec = importlib.util.spec_from_file_location("nih_resnet50", weights / "model.py")
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    folder = tmp_path_factory.mktemp("real_model")
+    model = module.load(str(weights / "nih_resnet50_v1.safetensors"))
+    spec = replace(ModelSpec(), mean=(module.MEAN,), std=(module.STD,), input_size=module.SIZE)
+    export_onnx(model, spec, folder / "model.onnx").spec.save(folder)
+    return folder
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A loopback port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

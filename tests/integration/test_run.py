@@ -1,0 +1,315 @@
+"""``crosseai-client run`` against the real embedded Triton."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnxruntime as ort
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from crosseai.client import score_directory
+from crosseai.client.embedded import embedded_server
+from crosseai.contract import BoxParameters, InputError, ModelSpec, ServerUnavailable
+from crosseai.imaging import box_to_image_px, preprocess, read_radiograph
+from crosseai.postproc import localize
+from crosseai.training.phantoms import write_phantoms
+
+RUN = (sys.executable, "-m", "crosseai.client.cli", "run")
+
+
+@pytest.fixture(scope="module")
+def server(small_model: Path) -> Iterator[str]:
+    """gRPC address of a server with the small model."""
+    with embedded_server(str(small_model)) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_phantoms(folder, count=12, seed=5, image_format="both")
+    return folder
+
+
+def rows(output: Path, table: str = "predictions") -> list[dict]:
+    return pq.read_table(output / f"{table}.parquet").to_pylist()
+
+
+def failures(output: Path) -> list[dict]:
+    return [json.loads(line) for line in (output / "errors.jsonl").read_text().splitlines()]
+
+
+def leftovers() -> set[str]:
+    """Server processes and shared-memory regions on this machine."""
+    names = {"tritonserver", "triton_python_backend_stub"}
+    processes = {f"{p.pid} {p.info['name']}" for p in psutil.process_iter(["name"]) if p.info["name"] in names}
+    return processes | {str(path) for path in Path("/dev/shm").iterdir()}
+
+
+def test_results_equal_a_direct_call(server: str, small_model: Path, phantoms: Path, tmp_path: Path) -> None:
+    """Probabilities, boxes and scores are those of ONNX Runtime and the box algorithm called by hand."""
+    summary = score_directory(phantoms / "images", tmp_path, server=server, explain="top:2", batch_size=5)
+    spec, session = ModelSpec.load(small_model), ort.InferenceSession(small_model / "model.onnx")
+    found = {(row["image_id"], row["disease"]): row for row in rows(tmp_path, "boxes")}
+    assert summary.counts.scored == len(rows(tmp_path)) == 12
+    for row in rows(tmp_path):
+        radiograph = read_radiograph(phantoms / "images" / row["path"])
+        feed = {"image": preprocess(radiograph, spec)[None], "targets": np.full((1, 2), -1, np.int64)}
+        names = ["logits", "explained", "heatmaps", "gradient_maps"]
+        logits, explained, heatmaps, gradient_maps = session.run(names, feed)
+        probabilities = 1 / (1 + np.exp(-logits[0].astype(np.float64)))
+        np.testing.assert_allclose([row[f"p_{c}"] for c in spec.classes], probabilities, rtol=1e-5)
+        boxes, scores = localize(heatmaps[0], gradient_maps[0], **spec.boxes.keywords())
+        for c, box, score in zip(explained[0], boxes, scores, strict=True):
+            if score > 0:
+                one = found.pop((row["image_id"], spec.classes[c]))
+                expected = box_to_image_px(tuple(box.tolist()), spec.input_size, row["height"], row["width"])
+                assert (one["x0"], one["y0"], one["x1"], one["y1"]) == expected
+                assert one["score"] == pytest.approx(score, rel=1e-4)
+    assert not found
+
+
+def test_explain_choices(server: str, phantoms: Path, tmp_path: Path) -> None:
+    """Every policy gives the same probabilities, and explains the classes it names."""
+    labels = phantoms / "BBox_List_2017.csv"
+    probabilities, boxed = {}, {}
+    for explain in ("none", "all", "positive", "top:3", str(labels)):
+        output = tmp_path / Path(explain).stem.replace(":", "")
+        score_directory(phantoms / "images", output, server=server, explain=explain)
+        probabilities[explain] = [[row[f"p_{c}"] for c in ModelSpec().classes] for row in rows(output)]
+        boxed[explain] = {(row["image_id"], row["disease"]) for row in rows(output, "boxes")}
+    for other in probabilities.values():
+        np.testing.assert_allclose(other, probabilities["none"], rtol=1e-5)
+    assert boxed["none"] == set()
+    positive = {
+        (row["image_id"], c) for row in rows(tmp_path / "positive") for c in ModelSpec().classes if row[f"positive_{c}"]
+    }
+    assert boxed["positive"] == positive & boxed["all"]
+    identity = {row["path"]: row["image_id"] for row in rows(tmp_path / "none")}
+    named = {tuple(line.split(",")[:2]) for line in labels.read_text().splitlines()[1:]}
+    assert boxed[str(labels)] == {(identity[name], disease) for name, disease in named} & boxed["all"]
+
+
+def test_monochrome1_and_monochrome2_give_the_same_boxes(server: str, phantoms: Path, tmp_path: Path) -> None:
+    import pydicom
+
+    images = tmp_path / "images"
+    images.mkdir()
+    for number, source in enumerate(sorted((phantoms / "dicom").glob("*.dcm"))[:6]):
+        dataset = pydicom.dcmread(source)
+        dataset.save_as(images / f"{number}_as_is.dcm")
+        peak = 2**dataset.BitsStored - 1
+        dataset.PixelData = (peak - dataset.pixel_array).astype(np.uint16).tobytes()
+        if "WindowCenter" in dataset:
+            dataset.WindowCenter = peak - float(dataset.WindowCenter) + 1
+        other = {"MONOCHROME1": "MONOCHROME2", "MONOCHROME2": "MONOCHROME1"}
+        dataset.PhotometricInterpretation = other[dataset.PhotometricInterpretation]
+        dataset.save_as(images / f"{number}_inverted.dcm")
+    score_directory(images, tmp_path / "out", server=server, explain="all")
+    by_path = {row["path"]: row["image_id"] for row in rows(tmp_path / "out")}
+    assert len(by_path) == 12
+    boxes: dict[str, list[tuple]] = {}
+    for row in rows(tmp_path / "out", "boxes"):
+        box = tuple(row[name] for name in ("disease", "x0", "y0", "x1", "y1"))
+        boxes.setdefault(row["image_id"], []).append(box)
+    for number in range(6):
+        assert boxes[by_path[f"{number}_as_is.dcm"]] == boxes[by_path[f"{number}_inverted.dcm"]]
+
+
+def test_pictures_are_written(server: str, phantoms: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few"
+    few.mkdir()
+    for source in sorted((phantoms / "images").iterdir())[:2]:
+        shutil.copy(source, few)
+    score_directory(few, tmp_path / "out", server=server, explain="top:1", write=("overlay", "panel"))
+    for row in rows(tmp_path / "out"):
+        overlay = cv2.imread(str(tmp_path / "out/overlays" / f"{row['image_id']}.png"))
+        assert overlay.shape[:2] == (row["height"], row["width"])
+        (panel,) = (tmp_path / "out/panels").glob(f"{row['image_id']}_*.png")
+        assert cv2.imread(str(panel)).std() > 10
+
+
+def test_a_bad_file_is_one_line_and_the_rest_is_scored(server: str, phantoms: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(phantoms / "images", images)
+    good = sorted(images.iterdir())
+    (images / "empty.png").touch()
+    (images / "truncated.png").write_bytes(good[0].read_bytes()[:2000])
+    (images / "text.dcm").write_text("not an image")
+    shutil.copy(good[0], images / "copy of the first.png")
+    finished = subprocess.run(
+        [*RUN, images, "--output", tmp_path / "out", "--server", server], check=False, capture_output=True, text=True
+    )
+    assert finished.returncode == 1, finished.stderr
+    assert "3 failed" in finished.stdout
+    assert {row["path"] for row in rows(tmp_path / "out")} == {p.name for p in good} | {"copy of the first.png"}
+    assert {f["path"]: f["stage"] for f in failures(tmp_path / "out")} == dict.fromkeys(
+        ("empty.png", "truncated.png", "text.dcm"), "read"
+    )
+    assert "model version 1" in finished.stdout
+    assert "not a medical device" in finished.stdout
+
+
+def test_a_second_run_continues_and_a_changed_one_is_refused(server: str, phantoms: Path, tmp_path: Path) -> None:
+    images, output = tmp_path / "images", tmp_path / "out"
+    shutil.copytree(phantoms / "images", images)
+    score_directory(images, output, server=server, explain="none")
+    before = rows(output)
+    shutil.copy(images / before[0]["path"], images / "zz_new.png")
+    summary = score_directory(images, output, server=server, explain="none")
+    assert summary.scored_now == 1
+    assert rows(output)[:-1] == before
+    assert rows(output)[-1] == before[0] | {"path": "zz_new.png"}
+    with pytest.raises(InputError, match="explain: 'none' -> 'all'"):
+        score_directory(images, output, server=server, explain="all")
+    with pytest.raises(InputError, match=r"boxes\.t"):
+        score_directory(images, output, server=server, explain="none", preset="scalp")
+    manifest = json.loads((output / "manifest.json").read_text())
+    assert manifest["status"] == "complete"
+    assert manifest["counts"]["scored"] == 13
+    assert len(manifest["configuration"]["model_sha256"]) == 64
+
+
+def test_nobody_at_the_address(phantoms: Path, tmp_path: Path, unused_port: int) -> None:
+    command = [*RUN, phantoms / "images", "--output", tmp_path / "out", "--server", f"grpc://127.0.0.1:{unused_port}"]
+    finished = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert finished.returncode == 3
+    assert f"127.0.0.1:{unused_port}" in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_a_model_that_is_not_there(phantoms: Path, tmp_path: Path) -> None:
+    with pytest.raises(ServerUnavailable, match="did not start"):
+        score_directory(phantoms / "images", tmp_path / "out", model=str(tmp_path / "absent"))
+
+
+@pytest.fixture
+def many(phantoms: Path, tmp_path: Path) -> Path:
+    """Enough files that a run can be caught in the middle."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    sources = sorted((phantoms / "images").iterdir())
+    for number in range(1200):
+        (folder / f"{number:04d}.png").hardlink_to(sources[number % len(sources)])
+    return folder
+
+
+def start_and_wait_for_results(images: Path, output: Path, model: Path) -> "subprocess.Popen[str]":
+    """A run in its own session, caught once its first results are on disk."""
+    process = subprocess.Popen(
+        [*RUN, images, "--output", output, "--model", model, "--explain", "top:1", "--batch-size", "2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(output.glob(".journal/*.jsonl")):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return process
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_is_usable_and_continues(
+    signal_number: signal.Signals, small_model: Path, many: Path, tmp_path: Path
+) -> None:
+    before, output = leftovers(), tmp_path / "out"
+    process = start_and_wait_for_results(many, output, small_model)
+    os.killpg(process.pid, signal_number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "interrupted" in stderr
+    assert "Traceback" not in stderr
+    partial = rows(output)
+    assert 0 < len(partial) < 1200
+    assert [row["path"] for row in partial] == [f"{n:04d}.png" for n in range(len(partial))]
+    assert json.loads((output / "manifest.json").read_text())["status"] == "partial"
+    assert leftovers() == before
+    score_directory(many, output, model=str(small_model), explain="top:1", batch_size=2)
+    score_directory(many, tmp_path / "whole", model=str(small_model), explain="top:1", batch_size=2)
+    for name in ("predictions.csv", "boxes.csv", "errors.jsonl"):
+        assert (output / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert leftovers() == before
+
+
+def test_a_killed_server_ends_the_run_with_what_was_scored(small_model: Path, many: Path, tmp_path: Path) -> None:
+    before, output = leftovers(), tmp_path / "out"
+    process = start_and_wait_for_results(many, output, small_model)
+    (server,) = (p for p in psutil.Process(process.pid).children(recursive=True) if p.name() == "tritonserver")
+    server.kill()
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 3, stderr
+    assert "server" in stderr
+    assert "Traceback" not in stderr
+    assert 0 < len(rows(output)) < 1200
+    assert leftovers() == before
+
+
+def test_a_killed_client_takes_the_server_along(small_model: Path, many: Path, tmp_path: Path) -> None:
+    before = leftovers()
+    process = start_and_wait_for_results(many, tmp_path / "out", small_model)
+    process.kill()
+    process.communicate(timeout=60)
+    deadline = time.monotonic() + 60
+    while leftovers() != before:
+        assert time.monotonic() < deadline, leftovers() - before
+        time.sleep(0.1)
+
+
+def test_real_radiographs(real_model: Path, shared_data: Path, tmp_path: Path) -> None:
+    """All real images and DICOM files: a row for every good radiograph, a line for everything else."""
+    folder = tmp_path / "archive"
+    shutil.copytree(shared_data / "nih" / "images", folder / "nih")
+    shutil.copytree(shared_data / "dicom", folder / "dicom")
+    for part in (folder, *folder.rglob("*")):
+        part.chmod(0o755)
+    command = [*RUN, folder, "--output", tmp_path / "out", "--model", real_model, "--explain", "top:1"]
+    finished = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert finished.returncode == 1, finished.stderr
+    good = {f"nih/{p.name}" for p in (folder / "nih").iterdir()} | {
+        f"dicom/chest/{p.name}" for p in (folder / "dicom/chest").iterdir()
+    }
+    every = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    assert len(good) == 91
+    assert {row["path"] for row in rows(tmp_path / "out")} == good
+    failed = failures(tmp_path / "out")
+    assert sorted(f["path"] for f in failed) == sorted(every - good)
+    assert all(f["stage"] == "read" and len(f["message"]) > 20 for f in failed)
+    assert {f["error"] for f in failed} == {"UnreadableImageError", "UnsupportedImageError"}
+    for box in rows(tmp_path / "out", "boxes"):
+        assert box["x0"] < box["x1"]
+        assert box["y0"] < box["y1"]
+    written = "".join(
+        (tmp_path / "out" / name).read_text() for name in ("errors.jsonl", "manifest.json", "predictions.csv")
+    )
+    for identifier in patient_identifiers(folder):
+        assert identifier not in written + finished.stdout + finished.stderr
+
+
+def patient_identifiers(folder: Path) -> set[str]:
+    """Names, ids and birth dates in the DICOM files, long enough to be told from other text."""
+    import pydicom
+
+    found: set[str] = set()
+    for file in (folder / "dicom").rglob("*"):
+        if file.is_file() and file.suffix != ".csv":
+            dataset = pydicom.dcmread(file, force=True, stop_before_pixels=True)
+            values = (str(dataset.get(name, "")) for name in ("PatientName", "PatientID", "PatientBirthDate"))
+            found |= {value for value in values if len(value) > 5}
+    return found
+
+
+def test_default_parameters_are_the_papers() -> None:
+    assert BoxParameters().keywords().items() >= {"t": 0.30, "threshold": 0.35, "max_candidates": 8}.items()
