@@ -10,7 +10,8 @@ import numpy.typing as npt
 from crosseai.client.files import atomic_path
 from crosseai.client.pipeline import ExplanationMaps, ScoredImage
 from crosseai.contract import Box, BoxParameters, Finding, InputError, OutputError, box_preset
-from crosseai.imaging import box_to_image_px, draw_overlay, draw_panel, save_panel
+from crosseai.imaging import box_to_image_px
+from crosseai.imaging.overlay import draw_overlay
 from crosseai.postproc import fuse, localize
 
 Picture = Literal["overlay", "panel"]
@@ -69,6 +70,8 @@ def _write_overlay(image: ScoredImage, folder: Path) -> None:
 def _write_panel(
     image: ScoredImage, finding: Finding, maps: ExplanationMaps, parameters: BoxParameters, folder: Path
 ) -> None:
+    from crosseai.imaging.panel import draw_panel, save_panel  # Matplotlib: half a second that most runs can do without
+
     panel = draw_panel(
         image.radiograph,
         maps.heatmap,

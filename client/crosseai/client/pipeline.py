@@ -8,8 +8,9 @@ DICOM decoders and the C++ core release the GIL); inference is asynchronous gRPC
 import asyncio
 import os
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,7 +20,7 @@ import numpy.typing as npt
 
 from crosseai.client.discovery import image_id
 from crosseai.client.explain import ExplainByProbability, ExplainPolicy, Targets
-from crosseai.client.flow import batched, map_ordered
+from crosseai.client.flow import Stream, batched, map_ordered, stream
 from crosseai.client.transport import TritonTransport
 from crosseai.contract import (
     BoxParameters,
@@ -113,7 +114,7 @@ class Pipeline:
     batch_size: int
     in_flight: int
 
-    async def run(self, files: Iterable[Path]) -> AsyncIterator[Outcome]:
+    async def run(self, files: Iterable[Path]) -> Stream[Outcome]:
         """Score files; yields one outcome a file, in order.
 
         Raises
@@ -121,11 +122,12 @@ class Pipeline:
         ServerUnavailable, InferenceTimeout
             If the server went away: the files not yet yielded were not scored.
         """
-        prepared = map_ordered(self._prepare, _stream(files), limit=2 * self.batch_size + (os.cpu_count() or 1))
+        prepared = map_ordered(self._prepare, stream(files), limit=2 * self.batch_size + (os.cpu_count() or 1))
         batches = batched(prepared, self.batch_size, counts=lambda item: isinstance(item, PreparedImage))
-        async for outcomes in map_ordered(self._score, batches, limit=self.in_flight):
-            for outcome in outcomes:
-                yield outcome
+        async with aclosing(map_ordered(self._score, batches, limit=self.in_flight)) as scored:
+            async for outcomes in scored:
+                for outcome in outcomes:
+                    yield outcome
 
     def name_of(self, path: Path) -> str:
         """How results name a file: relative to the scored directory; bytes that are no UTF-8 are escaped."""
@@ -265,11 +267,6 @@ def failure(path: str, error: Exception, stage: Stage) -> ImageFailure:
 
 
 def sigmoid(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Probabilities of logits, without overflow; float32, same shape."""
-    half = np.float32(0.5)
-    return half + half * np.tanh(half * logits)
-
-
-async def _stream(files: Iterable[Path]) -> AsyncIterator[Path]:
-    for file in files:
-        yield file
+    """Probabilities of logits, accurate at both ends and without overflow; float32, same shape."""
+    probabilities: npt.NDArray[np.float32] = np.exp(-np.logaddexp(np.float32(0), -logits))
+    return probabilities

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import aclosing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -192,11 +192,12 @@ class _Run:
         done, failed = len(files) - len(remaining), 0
         self._progress(Progress(done, failed, len(files)))
         outcomes = self._pipeline.run(remaining)
-        async for record in map_ordered(self._draw, outcomes, limit=os.cpu_count() or 1):
-            self._journal.append(record)
-            self._scored_now += 1
-            failed += isinstance(record, ImageFailure)
-            self._progress(Progress(done + self._scored_now, failed, len(files)))
+        async with aclosing(map_ordered(self._draw, outcomes, limit=os.cpu_count() or 1)) as records:
+            async for record in records:
+                self._journal.append(record)
+                self._scored_now += 1
+                failed += isinstance(record, ImageFailure)
+                self._progress(Progress(done + self._scored_now, failed, len(files)))
 
     async def _draw(self, outcome: Outcome) -> Record:
         """Write an image's pictures, then let go of its pixels and maps."""

@@ -9,8 +9,8 @@ from crosseai.client.evaluation import evaluate_boxes, intersection_over_union, 
 from crosseai.contract import InputError
 
 COLUMNS = ("image_id", "disease", "x0", "y0", "x1", "y1")
-EDGE = st.integers(0, 12)
-BOX = st.tuples(EDGE, EDGE, EDGE, EDGE).filter(lambda b: b[0] < b[2] and b[1] < b[3])
+SIDE = st.lists(st.integers(0, 12), min_size=2, max_size=2, unique=True).map(sorted)
+BOX = st.tuples(SIDE, SIDE).map(lambda sides: (sides[0][0], sides[1][0], sides[0][1], sides[1][1]))
 
 
 def table(*rows: tuple) -> dict[str, list]:

@@ -1,16 +1,11 @@
 import asyncio
-from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crosseai.client.flow import batched, map_ordered
-
-
-async def stream(items: list[int]) -> AsyncIterator[int]:
-    for item in items:
-        yield item
+from crosseai.client.flow import Stream, batched, map_ordered, stream
 
 
 @given(st.lists(st.integers(0, 3), max_size=20), st.integers(1, 5))
@@ -63,3 +58,28 @@ def test_batches_hold_size_items_that_count(items: list[int], size: int) -> None
     batches = asyncio.run(collect())
     assert [item for batch in batches for item in batch] == items
     assert all(sum(item % 2 == 0 for item in batch) == size for batch in batches[:-1])
+
+
+def test_closing_the_end_closes_the_chain() -> None:
+    closed = []
+
+    async def source() -> Stream[int]:
+        try:
+            for item in range(100):
+                yield item
+        finally:
+            closed.append("source")
+
+    async def same(item: int) -> int:
+        return item
+
+    async def collect() -> list[int]:
+        first = []
+        async with aclosing(map_ordered(same, batched(source(), 2), limit=3)) as results:
+            async for result in results:
+                first.append(result)
+                break
+        assert closed == ["source"]
+        return first
+
+    assert asyncio.run(collect()) == [[0, 1]]
