@@ -102,7 +102,7 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
         apex=apex,
         domes=domes,
         depth=small * rng.normal(162, 10),
-        wall=rng.uniform(14, 36),
+        wall=rng.uniform(18, 46),
         heart_ratio=rng.uniform(0.40, 0.485),
         heart_height=rng.uniform(0.80, 0.95),
         knob=rng.uniform(12, 20),
@@ -125,8 +125,8 @@ def _vessels(rng: np.random.Generator, hilum: float, apex: float, dome: float, h
     for side in (RIGHT, LEFT):
         for angle in np.linspace(-1.25, 1.45, 13) + rng.normal(0, 0.07, 13):
             reach = np.hypot(0.8 * half_width * np.cos(angle), (dome - hilum if angle > 0 else hilum - apex))
-            root = np.array([side * 0.25 * half_width, hilum + 18 * angle])
-            width = rng.uniform(3.6, 5.6) * (1.12 if angle > 0.3 else 0.88)
+            root = np.array([side * 0.21 * half_width, hilum + 16 * angle])
+            width = rng.uniform(3.2, 5.2) * (1.12 if angle > 0.3 else 0.88)
             _grow(rng, vessels, root, angle, side, width, length=0.42 * reach)
     return vessels
 
@@ -141,7 +141,7 @@ def _grow(
     length: float,
 ) -> None:
     """Append one branch in four tapering pieces, then its children, until they are too thin to be seen."""
-    bends = angle + np.cumsum(rng.normal(0, 0.13, 4))
+    bends = angle + np.cumsum(rng.normal(0, 0.17, 4))
     steps = np.stack([side * np.cos(bends), np.sin(bends)], axis=1) * length / 4
     course = root + np.concatenate([np.zeros((1, 2)), np.cumsum(steps, axis=0)])
     thinner = width * np.linspace(1, 0.72, 4)

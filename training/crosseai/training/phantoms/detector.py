@@ -1,5 +1,6 @@
 """From lengths in tissue to the picture a reader sees: attenuation, scatter, noise, processing, window."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,13 +47,13 @@ def draw_exposure(rng: np.random.Generator, *, portable: bool) -> Exposure:
     """A random technique; portable (AP) images have less dose and more scatter."""
     return Exposure(
         dose=float(np.exp(rng.normal(np.log(5e4 if portable else 1.2e5), 0.35))),
-        scatter=rng.uniform(0.25, 0.5) if portable else rng.uniform(0.08, 0.3),
+        scatter=rng.uniform(0.4, 0.8) if portable else rng.uniform(0.2, 0.5),
         sharpness_mm=rng.uniform(0.3, 0.6),
-        compression=rng.uniform(0.0, 0.3),
+        compression=rng.uniform(0.1, 0.45),
         enhancement=rng.uniform(0.1, 0.7),
         dark=rng.normal(0, 0.09),
         bright=rng.normal(0, 0.09),
-        slope=rng.uniform(1.2, 3.2),
+        slope=rng.uniform(0.8, 3.0),
     )
 
 
@@ -75,14 +76,15 @@ def develop(frame: Frame, density: Map, exposure: Exposure) -> Map:
     density = density - np.float32(exposure.compression) * coarse + np.float32(exposure.enhancement) * (density - fine)
     margin = frame.size // 6
     centre = density[margin:-margin:4, margin:-margin:4]
-    lung, bone = np.quantile(centre, (0.03, 0.97))
+    lung, bone = (float(level) for level in np.quantile(centre, (0.03, 0.97)))
     width = bone - lung
     black = lung - width * (0.30 + exposure.dark)
-    white = bone + width * (0.06 + exposure.bright)
+    white = bone + width * (0.12 + exposure.bright)
     linear = (density - black) / (white - black)
     curve = 1 / (1 + np.exp(-np.float32(exposure.slope) * (linear - 0.5)))
-    low, high = 1 / (1 + np.exp(exposure.slope * np.array([0.5, -0.5])))
-    shown: Map = np.clip((curve - low) / (high - low), 0, 1).astype(np.float32)
+    low = 1 / (1 + math.exp(exposure.slope / 2))
+    high = 1 - low
+    shown: Map = np.clip((curve - low) / (high - low), 0, 1)
     return shown
 
 

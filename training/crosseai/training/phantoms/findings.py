@@ -18,6 +18,9 @@ from crosseai.training.phantoms.thorax import Chest, cavity_depth, diaphragm_y, 
 Adapt: TypeAlias = Callable[[Anatomy, int, np.random.Generator], Anatomy]
 Plant: TypeAlias = Callable[[Chest, int, np.random.Generator], Map]
 
+LUNG_FIELD_MM = 36.0
+"""Room for lung that a ray must meet to count as lung field: less of it, behind heart and spine, hides a finding."""
+
 
 def draw_side(rng: np.random.Generator) -> int:
     """The patient's side of a finding."""
@@ -53,10 +56,10 @@ def plant_cardiomegaly(chest: Chest, side: int, rng: np.random.Generator) -> Map
 
 def plant_nodule(chest: Chest, side: int, rng: np.random.Generator) -> Map:
     """A round opacity of at most 3 cm with a fairly sharp edge, anywhere in the lung."""
-    centre, radius = lung_position(chest, side, rng, margin=18), rng.uniform(6, 13)
+    centre, radius = lung_position(chest, side, rng, margin=18), rng.uniform(7, 14)
     cover = chest.frame.fill(ellipse(centre, (radius, radius * rng.uniform(0.85, 1.15))))
     sphere = rounded(chest.frame.depth_mm(cover, radius) / np.float32(radius))
-    chest.grow(chest.frame.blur(np.float32(2.4 * radius) * sphere, 0.8))
+    chest.grow(chest.frame.blur(np.float32(2.8 * radius) * sphere, 0.8))
     return cover
 
 
@@ -83,61 +86,66 @@ def plant_effusion(chest: Chest, side: int, rng: np.random.Generator) -> Map:
     """Fluid that fills the costophrenic angle and climbs along the chest wall (meniscus)."""
     x, y = chest.frame.grid
     anatomy = chest.anatomy
-    level = anatomy.dome(side) + rng.uniform(-75, 18)
-    inwards = np.maximum(anatomy.half_width - side * x, 0)
-    surface = level + 8 - rng.uniform(28, 60) * np.exp(-inwards / rng.uniform(14, 26))
-    depth_below = (y - surface) / rng.uniform(9, 20)
-    fluid = _on_side(x, side) * (1 - np.exp(-np.maximum(depth_below, 0) * 1.6))
-    inside = (chest.air > 2).astype(np.float32) * (y < diaphragm_y(anatomy, x) + 22)
+    level = anatomy.dome(side) + rng.uniform(-80, 22)
+    from_wall = np.maximum(anatomy.half_width - side * x, 0)
+    climb = rng.uniform(30, 60) * np.exp(-from_wall / rng.uniform(18, 34)) + 12 * np.exp(-side * x / 30)
+    depth_below = (y - level - 8 + climb) / rng.uniform(5, 13)
+    fluid = _on_side(x, side) * (1 - np.exp(-np.maximum(depth_below, 0)))
+    planted: Map = fluid * ((chest.room > LUNG_FIELD_MM) & (y < diaphragm_y(anatomy, x)))
     chest.consolidate(0.95 * fluid)
-    visible: Map = fluid * inside
-    return visible
+    return planted
 
 
 def plant_pneumothorax(chest: Chest, side: int, rng: np.random.Generator) -> Map:
-    """Air without vessels between the chest wall and the visceral pleura of the shrunken lung."""
+    """Air without vessels between the chest wall and the visceral pleura of the shrunken lung, most at the apex."""
     x, y = chest.frame.grid
     anatomy = chest.anatomy
-    shrink_x, shrink_y = rng.uniform(0.72, 0.9), rng.uniform(0.78, 0.92)
-    root = 0.15 * anatomy.half_width * side
-    base = anatomy.dome(side) + 25
-    lung_x, lung_y = root + (x - root) / np.float32(shrink_x), base + (y - base) / np.float32(shrink_y)
-    on_side = _on_side(x, side) * (side * x > 24)
-    lung = (cavity_depth(anatomy, lung_x, lung_y) > 0) & (lung_y > anatomy.apex)
-    outside_lung = chest.frame.blur(on_side * ~lung, 0.8)
-    free = outside_lung * (chest.cavity > 8) * (y < diaphragm_y(anatomy, x))
-    pleura = 4 * outside_lung * (1 - outside_lung)
-    chest.lung_tissue = chest.lung_tissue * (1 - free) * (1 + 0.25 * on_side * (1 - outside_lung))
-    # What vessels left in the rim: a smooth column of air as deep as the cavity.
-    chest.water = chest.water - free * np.maximum(0.92 * chest.cavity - chest.air, 0)
-    chest.air = chest.air + free * np.maximum(0.92 * chest.cavity - chest.air, 0)
-    chest.water = chest.water + 9 * pleura * on_side * (chest.air > 8) * (y < base - 20)
-    return free
+    lowest = rng.uniform(anatomy.hilum + 10, anatomy.dome(side) + 30)
+    height = np.clip((lowest - y) / (lowest - anatomy.apex), 0, 1)
+    collapse = rng.uniform(0.14, 0.34) * np.sqrt(height)
+    sunken = rng.uniform(14, 40) * height
+    lung = (cavity_depth(anatomy, x / (1 - collapse), y - sunken) > 0).astype(np.float32)
+    lung = chest.frame.blur(lung, 0.8)
+    free = (1 - lung) * _on_side(x, side) * (chest.room > 10)
+    pleura = 4 * lung * (1 - lung) * _on_side(x, side) * np.clip(chest.room / 40, 0, 1) * (height > 0)
+    chest.lung_tissue = chest.lung_tissue * (1 - free) * (1 + 0.2 * _on_side(x, side) * lung)
+    # The rim has no vessels: all the room there is air.
+    vessels = free * (chest.room - chest.air)
+    chest.air = chest.air + vessels
+    chest.water = chest.water - vessels + 8 * pleura
+    planted: Map = free * (chest.room > LUNG_FIELD_MM)
+    return planted
 
 
 def plant_atelectasis(chest: Chest, side: int, rng: np.random.Generator) -> Map:
-    """One to three plates, or a collapsed wedge at the root, low in the lung that lost volume."""
-    frame, anatomy = chest.frame, chest.anatomy
-    if rng.random() < 0.6:
-        plates, y = [], anatomy.dome(side) - rng.uniform(14, 55)
-        for _ in range(rng.integers(1, 4)):
-            inner, outer = rng.uniform(30, 50), rng.uniform(0.65, 0.9) * anatomy.half_width
-            tilt, bow = rng.normal(0, 9), rng.normal(0, 5)
-            knots = [(side * inner, y), (side * (inner + outer) / 2, y + tilt / 2 + bow), (side * outer, y + tilt)]
-            course = spline(knots)
-            thickness = rng.uniform(6, 13) * np.interp(np.linspace(0, 1, len(course)), (0, 0.5, 1), (1, 0.9, 0.4))
-            edge, other = ribbon(course, thickness)
-            plates.append(np.concatenate([edge, other[::-1]]))
-            y -= rng.uniform(14, 26)
-        cover = frame.fill(*plates)
-        chest.grow(30 * frame.blur(cover, 1.2))
-        return cover * (chest.air > 5)
-    root, floor = (side * 26.0, anatomy.hilum + 12), anatomy.dome(side) + 12
-    reach = rng.uniform(0.45, 0.72) * anatomy.half_width
-    cover = frame.fill(np.array([root, (side * reach, floor), (side * 20, floor)]))
-    before = chest.air
-    chest.consolidate(0.78 * frame.blur(cover, 2.0) * (1 + 0.1 * frame.texture(rng, 20)))
-    return cover * (before > 15)
+    """Plates low in the lung, or a collapsed wedge behind the heart's border; both in the lung that lost volume."""
+    plant = _plant_plates if rng.random() < 0.6 else _plant_wedge
+    return plant(chest, side, rng) * (chest.room > 12)
+
+
+def _plant_plates(chest: Chest, side: int, rng: np.random.Generator) -> Map:
+    plates, y = [], chest.anatomy.dome(side) - rng.uniform(12, 50)
+    for _ in range(rng.integers(1, 4)):
+        inner, outer = rng.uniform(30, 50), rng.uniform(0.65, 0.92) * chest.anatomy.half_width
+        tilt, bow = rng.normal(0, 9), rng.normal(0, 4)
+        course = spline([(side * inner, y), (side * (inner + outer) / 2, y + tilt / 2 + bow), (side * outer, y + tilt)])
+        thickness = rng.uniform(5, 10) * np.interp(np.linspace(0, 1, len(course)), (0, 0.5, 1), (1, 0.8, 0.3))
+        edge, other = ribbon(course, thickness)
+        plates.append(np.concatenate([edge, other[::-1]]))
+        y -= rng.uniform(12, 24)
+    cover = chest.frame.fill(*plates)
+    chest.grow(34 * chest.frame.blur(cover, 1.2))
+    return cover
+
+
+def _plant_wedge(chest: Chest, side: int, rng: np.random.Generator) -> Map:
+    top, floor = chest.anatomy.hilum + rng.uniform(0, 20), chest.anatomy.dome(side) + 14
+    reach = rng.uniform(0.5, 0.78) * chest.anatomy.half_width
+    edge = spline([(side * 24, top), (side * rng.uniform(0.5, 0.62) * reach, (top + floor) / 2), (side * reach, floor)])
+    cover = chest.frame.fill(np.concatenate([edge, [(side * 20.0, floor)]]))
+    texture = 1 + 0.15 * chest.frame.texture(rng, 16)
+    chest.consolidate(0.75 * chest.frame.blur(cover, 2.5) * texture)
+    return cover
 
 
 def plant_infiltration(chest: Chest, side: int, rng: np.random.Generator) -> Map:
@@ -145,13 +153,12 @@ def plant_infiltration(chest: Chest, side: int, rng: np.random.Generator) -> Map
     frame = chest.frame
     x, y = frame.grid
     centre = lung_position(chest, side, rng, margin=25)
-    radii = rng.uniform(32, 55), rng.uniform(38, 70)
+    radii = rng.uniform(30, 50), rng.uniform(38, 70)
     area = np.exp(-(((x - centre[0]) / radii[0]) ** 4 + ((y - centre[1]) / radii[1]) ** 4)) * _on_side(x, side)
     patches = np.clip(0.5 + 0.8 * frame.texture(rng, 22), 0, 1.6)
     reticle = np.exp(-((frame.texture(rng, 9) / 0.35) ** 2))
-    before = chest.air
-    chest.consolidate(area * (0.26 * patches + 0.12 * reticle))
-    return area * (before > 15)
+    chest.consolidate(area * (0.30 * patches + 0.08 * reticle))
+    return area * (chest.room > LUNG_FIELD_MM)
 
 
 def plant_pneumonia(chest: Chest, side: int, rng: np.random.Generator) -> Map:
@@ -160,18 +167,16 @@ def plant_pneumonia(chest: Chest, side: int, rng: np.random.Generator) -> Map:
     x, y = frame.grid
     upper = rng.random() < 0.4
     fissure = anatomy.hilum + rng.uniform(-12, 22) + rng.normal(0, 0.12) * side * x
-    extent = rng.uniform(45, 80)
     from_fissure = (fissure - y) if upper else (y - fissure)
     middle = rng.uniform(0.4, 0.68) * anatomy.half_width * side
     sideways = np.abs(x - middle) / rng.uniform(34, 56)
-    cloud = 0.22 * frame.texture(rng, 28) + 0.10 * frame.texture(rng, 11)
-    inside = 1.15 - np.maximum(sideways, from_fissure / extent) ** 3 + cloud
-    lobe = np.clip(1.6 * inside, 0, 1) * np.clip(0.5 + from_fissure / 3, 0, 1) * _on_side(x, side)
-    bronchi = frame.blur(frame.stroke(_bronchi(anatomy, side, rng, upper=upper), full_mm=3.5), 0.7)
-    before = chest.air
-    chest.consolidate(rng.uniform(0.5, 0.72) * lobe * (1 - 0.75 * bronchi))
-    visible: Map = lobe * (before > 15)
-    return visible
+    cloud = 0.30 * frame.texture(rng, 30) + 0.12 * frame.texture(rng, 11)
+    inside = 1.1 - np.maximum(sideways, from_fissure / rng.uniform(45, 80)) ** 3 + cloud
+    lobe = np.clip(1.1 * inside, 0, 1) * np.clip(0.5 + from_fissure / 4, 0, 1) * _on_side(x, side)
+    bronchi = frame.blur(frame.stroke(_bronchi(anatomy, side, rng, upper=upper), full_mm=3.2), 1.0)
+    chest.consolidate(rng.uniform(0.5, 0.7) * lobe * (1 - 0.45 * bronchi))
+    planted: Map = lobe * (chest.room > LUNG_FIELD_MM)
+    return planted
 
 
 def _bronchi(anatomy: Anatomy, side: int, rng: np.random.Generator, *, upper: bool) -> list[tuple[Points, float]]:
@@ -182,7 +187,7 @@ def _bronchi(anatomy: Anatomy, side: int, rng: np.random.Generator, *, upper: bo
         bends = (-angle if upper else angle) + np.cumsum(rng.normal(0, 0.15, 4))
         steps = np.stack([side * np.cos(bends), np.sin(bends)], axis=1) * rng.uniform(17, 24)
         course = spline(root + np.cumsum(np.concatenate([np.zeros((1, 2)), steps]), axis=0))
-        bronchi += [(course[:18], 3.5), (course[17:], 2.2)]
+        bronchi += [(course[:18], 3.2), (course[17:], 2.0)]
     return bronchi
 
 

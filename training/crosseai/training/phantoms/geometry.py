@@ -5,8 +5,10 @@ Patient frame: x in mm, 0 at the midline, positive towards the patient's left (t
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 import cv2
@@ -68,6 +70,15 @@ class Frame:
         y = inverse[1, 0] * column + inverse[1, 1] * row + np.float32(FIELD_MM / 2)
         return x, y
 
+    @cached_property
+    def coarse(self) -> "Frame":
+        """The same view with half as many pixels a side: enough for what has no sharp edges."""
+        return replace(self, size=self.size // 2)
+
+    def enlarge(self, coarse: Map) -> Map:
+        """A map of the coarse frame, interpolated at this frame's pixels."""
+        return _map(cv2.resize(coarse, (self.size, self.size), interpolation=cv2.INTER_LINEAR))
+
     def to_px(self, points: Points) -> Points:
         """Continuous pixel coordinates of patient points; the top-left pixel covers 0..1 x 0..1."""
         centred = (points - (0.0, FIELD_MM / 2)) @ self._linear.T + self.shift_mm
@@ -95,11 +106,19 @@ class Frame:
             is faint and not wide. Lines do not add up where they cross.
         """
         layer = np.zeros((self.size, self.size), np.uint8)
-        scale = self.zoom / self.pixel_mm
-        for points, width_mm in sorted(lines, key=lambda line: line[1]):
-            width_px = max(1, round(width_mm * scale))
-            value = 255 * min(1.0, width_mm / full_mm) * min(1.0, width_mm * scale / width_px)
-            cv2.polylines(layer, [self._fixed_point(points)], False, value, width_px, cv2.LINE_AA, _SHIFT)
+        by_width = sorted(lines, key=lambda line: line[1])
+        if not by_width:
+            return layer.astype(np.float32)
+        fixed = self._fixed_point(np.concatenate([points for points, _ in by_width]))
+        courses = np.split(fixed, np.cumsum([len(points) for points, _ in by_width])[:-1])
+        width_mm = np.array([width for _, width in by_width])
+        exact_px = width_mm * self.zoom / self.pixel_mm
+        width_px = np.maximum(np.round(exact_px), 1).astype(int)
+        value = 255 * np.minimum(width_mm / full_mm, 1) * np.minimum(exact_px / width_px, 1)
+        pens = zip(width_px.tolist(), np.round(value / 4).astype(int).tolist(), strict=True)
+        for (pen_px, quarter), group in groupby(zip(pens, courses, strict=True), key=itemgetter(0)):
+            alike = [course for _, course in group]
+            cv2.polylines(layer, alike, False, min(4 * quarter, 255), pen_px, cv2.LINE_AA, _SHIFT)
         return layer * np.float32(1 / 255)
 
     def depth_mm(self, cover: Map, limit_mm: float) -> Map:

@@ -10,6 +10,9 @@ from crosseai.training.phantoms.thorax import profile
 
 RIBS = 11
 
+_COSTAL_END = np.concatenate([np.linspace(0.95, 1.2, 12), (1.15, 1.0, 0.7, 0.3)])
+"""Width of a rib's front part, relative to its back part: it ends where the cartilage begins."""
+
 
 def bone_thickness(frame: Frame, anatomy: Anatomy, *, scapula_mm: float) -> Map:
     """All bones in mm of water.
@@ -21,22 +24,24 @@ def bone_thickness(frame: Frame, anatomy: Anatomy, *, scapula_mm: float) -> Map:
     """
     ribs = np.float32(anatomy.rib_density) * _ribs(frame, anatomy)
     spine = np.float32(anatomy.spine_density) * _spine(frame, anatomy)
-    return ribs + spine + _shoulders(frame, anatomy, scapula_mm)
+    return frame.blur(ribs + spine + _shoulders(frame, anatomy, scapula_mm), 0.7)
 
 
 def _bones(frame: Frame, shapes: Sequence[tuple[Points, Points]], *, marrow: float, cortex: float) -> Map:
     """Flat bones given by their two edges: a faint body between two sharp dense lines, in mm of water."""
     body = frame.fill(*(np.concatenate([a, b[::-1]]) for a, b in shapes))
     edges = frame.stroke(((edge, 1.5) for pair in shapes for edge in pair), full_mm=1.5)
-    return frame.blur(np.float32(marrow) * body + np.float32(cortex) * edges, 0.7)
+    bones: Map = np.float32(marrow) * body + np.float32(cortex) * edges
+    return bones
 
 
 def rib_course(anatomy: Anatomy, index: int, side: int) -> Points:
     """Centre line of a rib from the spine, round the flank, to its cartilage in front; ``[33, 2]`` in mm."""
-    angle = np.linspace(0.06, 0.86 - 0.015 * index, 33) * np.pi
+    angle = np.linspace(0.0, 0.84 - 0.02 * index, 33) * np.pi
     neck = anatomy.apex + 6 + anatomy.rib_spacing * index
     drop = anatomy.rib_drop * min(1.0, 0.45 + 0.14 * index)
-    y = neck + drop * (1 - np.cos(angle)) / 2 - 7 * np.sin(2 * angle) * (angle < np.pi / 2)
+    forwards = np.maximum(angle - np.pi / 2, 0)
+    y = neck + drop * (1 - np.cos(angle)) / 2 - 7 * np.sin(2 * angle) * (forwards == 0) + 9 * forwards**2
     height = sum(anatomy.domes) / 2 - anatomy.apex
     at_flank = (neck + drop / 2 - anatomy.apex) / height
     lateral = anatomy.half_width * np.interp(
@@ -54,10 +59,10 @@ def _ribs(frame: Frame, anatomy: Anatomy) -> Map:
         for side in (RIGHT, LEFT):
             course = rib_course(anatomy, index, side)
             behind.append(ribbon(course[:19], anatomy.rib_width * np.linspace(0.85, 1.0, 19)))
-            before.append(ribbon(course[17:], anatomy.rib_width * np.linspace(0.95, 1.25, 16)))
+            before.append(ribbon(course[17:], anatomy.rib_width * _COSTAL_END))
     y = frame.grid[1]
     fade = profile(y, (0, max(anatomy.domes) + 20, max(anatomy.domes) + 60), (1, 1, 0.3))
-    return fade * (_bones(frame, behind, marrow=7, cortex=4.5) + _bones(frame, before, marrow=4.5, cortex=3))
+    return fade * (_bones(frame, behind, marrow=7.5, cortex=4) + _bones(frame, before, marrow=4.5, cortex=3))
 
 
 def _spine(frame: Frame, anatomy: Anatomy) -> Map:
@@ -76,9 +81,10 @@ def _spine(frame: Frame, anatomy: Anatomy) -> Map:
         pedicles += [ellipse((centre + s * 0.62 * half, y + 0.34 * pitch), (2.4, 3.6), points=12) for s in (-1, 1)]
         processes.append(ellipse((centre, y + 0.8 * pitch), (2.2, 5.5), points=12))
         y += pitch
-    body = _bones(frame, bodies, marrow=13, cortex=3)
+    body = _bones(frame, bodies, marrow=10, cortex=2.5)
     details = 3.5 * frame.stroke(plates, full_mm=1.6) + 6 * frame.fill(*pedicles) + 7 * frame.fill(*processes)
-    return body + frame.blur(details, 1.2)
+    spine: Map = body + details
+    return spine
 
 
 def _shoulders(frame: Frame, anatomy: Anatomy, scapula_mm: float) -> Map:
@@ -107,8 +113,8 @@ def _shoulders(frame: Frame, anatomy: Anatomy, scapula_mm: float) -> Map:
         arms.append(ribbon(spline(shaft * (side, 1)), 23.0))
         heads.append(ellipse((side * (half + 50), apex + 38), (23, 24)))
     return (
-        _bones(frame, clavicles, marrow=8, cortex=5)
-        + _bones(frame, blades, marrow=3.5, cortex=4)
+        _bones(frame, clavicles, marrow=11, cortex=6)
+        + _bones(frame, blades, marrow=5, cortex=4)
         + _bones(frame, arms, marrow=14, cortex=14)
-        + 14 * frame.blur(frame.fill(*heads), 1.5)
+        + 14 * frame.fill(*heads)
     )

@@ -34,8 +34,8 @@ class Chest:
     ----------
     frame, anatomy
         Where and who.
-    cavity
-        Depth of the thoracic cavity in mm, as if it held nothing but lung.
+    room
+        Depth in mm of what the lung can fill: the thoracic cavity without heart, mediastinum and diaphragm.
     air
         Depth of aerated lung in mm.
     water
@@ -46,7 +46,7 @@ class Chest:
 
     frame: Frame
     anatomy: Anatomy
-    cavity: Map
+    room: Map
     air: Map
     water: Map
     lung_tissue: Map
@@ -65,12 +65,11 @@ class Chest:
 def build_chest(frame: Frame, anatomy: Anatomy, rng: np.random.Generator) -> Chest:
     """Body, lungs, heart, mediastinum and great vessels, without bones and findings."""
     x, y = frame.grid
-    cavity = cavity_depth(anatomy, x, y)
-    heart = heart_thickness(frame, anatomy)
-    lung = np.maximum(cavity - heart, 0) * aerated_share(anatomy, x, y) * (1 - mediastinum_share(frame, anatomy))
-    stomach = _stomach(frame, anatomy, rng)
-    water = body_thickness(frame, anatomy, rng) - lung - stomach - _airways(frame, anatomy)
-    chest = Chest(frame, anatomy, cavity, lung, water, np.ones_like(lung))
+    beside_heart = np.maximum(cavity_depth(anatomy, x, y) - heart_thickness(frame, anatomy), 0)
+    lung = beside_heart * aerated_share(anatomy, x, y) * (1 - frame.enlarge(mediastinum_share(frame.coarse, anatomy)))
+    soft = body_thickness(frame.coarse, anatomy, rng) - _stomach(frame.coarse, anatomy, rng)
+    water = frame.enlarge(soft) - lung - _airways(frame, anatomy)
+    chest = Chest(frame, anatomy, lung, lung, water, np.ones_like(lung))
     _draw_vessels(chest)
     return chest
 
@@ -90,7 +89,7 @@ def cavity_depth(anatomy: Anatomy, x: Map, y: Map) -> Map:
     height = (sum(anatomy.domes) / 2 - anatomy.apex) * _CAGE_HEIGHT + anatomy.apex
     sideways = x / profile(y, height, anatomy.half_width * _CAGE_WIDTH)
     off_apex = np.abs(x) / anatomy.half_width - 0.36
-    below_top = y - anatomy.apex - 55 * off_apex * off_apex
+    below_top = y - anatomy.apex - np.where(off_apex > 0, np.float32(55), np.float32(160)) * off_apex**2
     depth: Map = np.sqrt(np.clip(1 - sideways * sideways, 0, 1)) * rounded(np.maximum(below_top, 0) / 75)
     return np.float32(anatomy.depth) * depth
 
@@ -98,8 +97,9 @@ def cavity_depth(anatomy: Anatomy, x: Map, y: Map) -> Map:
 def diaphragm_y(anatomy: Anatomy, x: Map) -> Map:
     """Height of the diaphragm above every x: a dome on each side that falls steeply to the costophrenic angle."""
     outwards = np.abs(x) / np.float32(anatomy.half_width) - np.float32(0.48)
-    fall = np.where(outwards > 0, 36 * np.maximum(outwards / 0.52, 0) ** 2.4, 60 * outwards * outwards)
-    curve: Map = (np.where(x < 0, anatomy.domes[0], anatomy.domes[1]) + fall).astype(np.float32)
+    fall = np.where(outwards > 0, np.float32(130), np.float32(60)) * outwards**2
+    right, left = anatomy.domes
+    curve: Map = fall + (right + left) / 2 + (left - right) / 2 * np.clip(x / 30, -1, 1)
     return curve
 
 
@@ -116,9 +116,9 @@ def mediastinum_share(frame: Frame, anatomy: Anatomy) -> Map:
     """Share of the cavity that the mediastinum fills: great vessels, aortic knob and spine leave little lung."""
     x, y = frame.grid
     apex, hilum = anatomy.apex, anatomy.hilum
-    heights = (apex - 20, apex, apex + 20, hilum - 25, hilum, hilum + 35)
-    right = profile(y, heights, (56, 42, 29, 24, 27, 22))
-    left = profile(y, heights, (56, 44, 31, 25, 32, 25))
+    heights = (apex - 20, apex, apex + 12, apex + 26, hilum - 25, hilum, hilum + 35)
+    right = profile(y, heights, (58, 46, 37, 29, 24, 27, 22))
+    left = profile(y, heights, (58, 48, 39, 31, 25, 31, 25))
     x = x - np.float32(anatomy.mediastinum_shift)
     edge = np.where(x < 0, right + x, left - x)
     solid = np.clip(0.5 + edge / 5, 0, 1)
@@ -141,7 +141,7 @@ def heart_thickness(frame: Frame, anatomy: Anatomy) -> Map:
     """Depth of the heart in mm."""
     round_over = 0.62 * anatomy.half_width * anatomy.heart_ratio
     inwards = frame.depth_mm(frame.fill(heart_outline(anatomy)), round_over) / np.float32(round_over)
-    return frame.blur(np.float32(0.74 * anatomy.depth) * rounded(inwards), 1.0)
+    return frame.blur(np.float32(0.82 * anatomy.depth) * rounded(inwards), 1.0)
 
 
 def body_thickness(frame: Frame, anatomy: Anatomy, rng: np.random.Generator) -> Map:
@@ -149,19 +149,29 @@ def body_thickness(frame: Frame, anatomy: Anatomy, rng: np.random.Generator) -> 
     x, y = frame.grid
     apex, dome = anatomy.apex, anatomy.domes[0]
     flank = anatomy.half_width + anatomy.wall
-    half = profile(y, (apex - 40, apex + 20, apex + 90, dome, 430), (60, flank, flank, flank, 0.97 * flank))
+    heights = (apex - 40, apex + 15, apex + 100, dome - 20, dome + 30, dome + 70, 430)
+    half = profile(y, heights, (60, flank + 4, flank + 14, flank + 3, flank - 4, flank - 8, flank))
     front_back = np.float32(anatomy.depth + 35 + anatomy.wall)
-    trunk = front_back * np.sqrt(np.clip(1 - (x / half) ** 2, 0, 1)) * rounded(np.maximum(y - apex + 35, 0) / 110)
+    sideways = x / half
+    flat = np.sqrt(np.clip(1 - sideways * sideways * np.abs(sideways), 0, 1))
+    trunk = front_back * flat * rounded(np.maximum(y - apex + 35, 0) / 90)
     neck_height = profile(y, (apex - 60, apex - 10, apex + 60), (1, 1, 0.2))
     neck = 125 * np.sqrt(np.clip(1 - (x / 60) ** 2, 0, 1)) * neck_height
     abduction = rng.uniform(10, 75)
     shoulders = np.zeros_like(x)
     for side in (RIGHT, LEFT):
-        girdle = [(45, apex - 45), (75, apex - 22), (150, apex - 8), (200, apex + 18), (232, apex + 70)]
+        girdle = [
+            (30, apex - 70),
+            (58, apex - 42),
+            (85, apex - 22),
+            (150, apex - 8),
+            (200, apex + 18),
+            (232, apex + 70),
+        ]
         arm = [(250 + abduction, 330), (185 + abduction, 340), (flank + 6, apex + 150), (100, apex + 170)]
         outline = spline(np.array([*girdle, *arm, (30, apex + 80)]) * (side, 1), closed=True)
         shoulders = np.maximum(shoulders, rounded(frame.depth_mm(frame.fill(outline), 50) / 50))
-    body = np.maximum(np.maximum(trunk, neck), np.float32(105 + 0.8 * anatomy.wall) * shoulders)
+    body = np.maximum(np.maximum(trunk, neck), np.float32(140 + anatomy.wall) * shoulders)
     return frame.blur(body, 2.5) + _breasts(frame, anatomy)
 
 
@@ -173,7 +183,9 @@ def _breasts(frame: Frame, anatomy: Anatomy) -> Map:
     for side in (RIGHT, LEFT):
         centre = (side * 0.56 * anatomy.half_width, anatomy.domes[0] - 22 + 0.5 * anatomy.breast)
         cover = frame.fill(ellipse(centre, (1.2 * radius, radius)))
-        thickness = thickness + rounded(frame.depth_mm(cover, 0.7 * radius) / np.float32(0.7 * radius))
+        # It hangs: thick and sharp below, fading out upwards.
+        hanging = np.clip((frame.grid[1] - centre[1] + radius) / (1.7 * radius), 0, 1)
+        thickness = thickness + hanging * rounded(frame.depth_mm(cover, 0.6 * radius) / np.float32(0.6 * radius))
     return np.float32(anatomy.breast) * frame.blur(thickness, 1.5)
 
 
@@ -181,23 +193,27 @@ def _airways(frame: Frame, anatomy: Anatomy) -> Map:
     """Air in mm of trachea and main bronchi."""
     shift, carina = anatomy.mediastinum_shift, anatomy.hilum - 26
     trachea = spline([(shift + 1, -20), (shift, carina - 60), (shift - 3, carina)])
-    right = spline([(shift - 3, carina - 4), (shift - 14, carina + 16), (shift - 32, carina + 32)])
-    left = spline([(shift - 3, carina - 4), (shift + 16, carina + 14), (shift + 38, carina + 26)])
+    right = spline([(shift - 3, carina - 4), (shift - 12, carina + 13), (shift - 24, carina + 27)])
+    left = spline([(shift - 3, carina - 4), (shift + 12, carina + 11), (shift + 27, carina + 23)])
     airways = [(trachea, 17.0), (right, 12.0), (left, 11.0)]
     polygons = [np.concatenate([a, b[::-1]]) for a, b in (ribbon(course, width) for course, width in airways)]
-    return 15 * frame.blur(frame.fill(*polygons), 1.6)
+    return 18 * frame.blur(frame.fill(*polygons), 1.2)
 
 
 def _stomach(frame: Frame, anatomy: Anatomy, rng: np.random.Generator) -> Map:
     """Gas in mm under the left dome, and some in the bowel."""
     top = anatomy.domes[1] + rng.uniform(9, 14)
-    radii = (rng.uniform(14, 36), rng.uniform(8, 20))
-    bubbles = [ellipse((rng.uniform(48, 80), top + radii[1]), radii)]
-    bubbles += [
-        ellipse((rng.uniform(20, 115), top + rng.uniform(50, 110)), (rng.uniform(7, 16), rng.uniform(7, 16)))
-        for _ in range(rng.integers(0, 4))
-    ]
-    return np.float32(rng.uniform(15, 45)) * frame.blur(rounded(frame.depth_mm(frame.fill(*bubbles), 14) / 14), 2.0)
+    width, height = rng.uniform(16, 40), rng.uniform(9, 24)
+    # A dome above a fluid level.
+    arch = np.linspace(0.06, 0.94, 20) * np.pi
+    stomach = np.stack([width * np.cos(arch), height * (1 - np.sin(arch) ** 0.6)], axis=1)
+    loops = [stomach + np.array([rng.uniform(50, 80), top])]
+    for _ in range(rng.integers(0, 4)):
+        start = np.array([rng.uniform(30, 115), top + rng.uniform(55, 110)])
+        loop = ribbon(spline(start + np.cumsum(rng.normal(0, 9, (4, 2)), axis=0)), rng.uniform(7, 14))
+        loops.append(np.concatenate([loop[0], loop[1][::-1]]))
+    gas = rounded(frame.depth_mm(frame.fill(*loops), 14) / 14)
+    return np.float32(rng.uniform(12, 40)) * frame.blur(gas, 2.5)
 
 
 def _draw_vessels(chest: Chest) -> None:
@@ -209,5 +225,5 @@ def _draw_vessels(chest: Chest) -> None:
         ellipse((-root - 4, anatomy.hilum + 8), (11, 21)),
         ellipse((root + 5, anatomy.hilum - 2), (11, 18)),
     ]
-    solid = 15 * vessels + 26 * frame.blur(frame.fill(*hila), 6)
+    solid = 14 * vessels + 26 * frame.blur(frame.fill(*hila), 6)
     chest.grow(np.minimum(solid, 0.4 * chest.air))
