@@ -90,9 +90,13 @@ def _parse(content: bytes) -> Dataset:
         syntax = str(meta.get("TransferSyntaxUID") or "")
         if syntax in DECODERS:
             stream.seek(0)
-            return pydicom.dcmread(stream, specific_tags=list(_KEYWORDS))
+            dataset = pydicom.dcmread(stream, specific_tags=list(_KEYWORDS))
+            if len(dataset):
+                return dataset
     except Exception as error:  # pydicom raises anything on malformed input
         raise UnreadableImageError(f"DICOM: the header cannot be parsed ({type(error).__name__})") from error
+    if syntax in DECODERS:
+        raise UnreadableImageError("DICOM: expected the attributes of an image, found none: cut short, or no image")
     if not syntax:
         raise UnreadableImageError("DICOM: expected a Transfer Syntax UID (0002,0010), found none")
     raise UnsupportedImageError(f"DICOM: the transfer syntax {syntax!r} is not supported")
