@@ -1,0 +1,135 @@
+"""Export of the combined graph as one verified ONNX file."""
+
+import hashlib
+import time
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import onnx
+import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram
+
+from crosseai.contract import InputError, ModelSpec
+from crosseai.export.capture import capture
+from crosseai.export.combined import CombinedGraph
+from crosseai.export.noise import quiet_torch
+from crosseai.export.verify import Parity, require, verify
+
+OPSET = 20
+"""ONNX operator set: read by the ONNX Runtime of Triton since 24.08 and by TensorRT since 10.0."""
+
+SPEC_METADATA_KEY = "model_spec"
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """What :func:`export_onnx` made.
+
+    Parameters
+    ----------
+    path
+        The ONNX file.
+    spec
+        The spec inside it, with the layer's true feature shape.
+    sha256
+        Of the file.
+    size_bytes
+        Of the file.
+    parity
+        Agreement with eager PyTorch, output by output.
+    seconds
+        Wall time of the export, verification included.
+    """
+
+    path: Path
+    spec: ModelSpec
+    sha256: str
+    size_bytes: int
+    parity: tuple[Parity, ...]
+    seconds: float
+
+
+def export_onnx(
+    model: nn.Module | ExportedProgram,
+    spec: ModelSpec,
+    path: Path,
+    *,
+    layer: str = "layer4",
+    precision: str = "fp32",
+) -> ExportReport:
+    """Write a classifier and its explanations as one ONNX graph, if it agrees with PyTorch.
+
+    The file holds everything: weights, spec (metadata ``model_spec``), producer. The same model and spec give the same
+    bytes.
+
+    Parameters
+    ----------
+    model
+        Any CNN classifier from a normalised image ``[N, spec.channels, S, S]`` to logits ``[N, C]``, in evaluation
+        mode, or its exported program.
+    spec
+        Classes, input size and normalisation.
+    path
+        File to write.
+    layer
+        Dotted name of the submodule that Grad-CAM++ explains.
+    precision
+        Arithmetic inside the graph: ``fp32``.
+
+    Raises
+    ------
+    InputError
+        If the model cannot be captured, has no such layer, or holds an operator without a reverse rule.
+    ContractError
+        If the graph does not agree with eager PyTorch; nothing is written then.
+    """
+    start = time.perf_counter()
+    classifier = capture(model, layer, spec.channels, spec.input_size)
+    classes = classifier.logits.meta["val"].shape[1]
+    if classes != len(spec.classes):
+        raise InputError(f"model: expected {len(spec.classes)} logits as the spec has classes, found {classes}")
+    depth, height, width = map(int, classifier.activations.meta["val"].shape[1:])
+    spec = replace(spec, layer=layer, feature_shape=(depth, height, width), precision=precision)
+    graph = _to_onnx(CombinedGraph(classifier, spec).eval(), spec)
+    onnx.checker.check_model(graph, full_check=True)
+    content = graph.SerializeToString(deterministic=True)
+    parity = verify(content, model, spec)
+    require(parity)
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(content)
+    partial.replace(path)
+    digest = hashlib.sha256(content).hexdigest()
+    return ExportReport(path, spec, digest, len(content), parity, time.perf_counter() - start)
+
+
+def _to_onnx(combined: CombinedGraph, spec: ModelSpec) -> onnx.ModelProto:
+    side = spec.input_size
+    example = (torch.zeros(2, 1, side, side, dtype=torch.uint8), torch.full((2, 3), -1))
+    batch, explained = Dim("N", min=1, max=65536), Dim("K", min=1, max=65536)
+    with torch.no_grad(), quiet_torch():
+        program = torch.onnx.export(
+            combined,
+            example,
+            dynamo=True,
+            dynamic_shapes=({0: batch}, {0: batch, 1: explained}),
+            input_names=[tensor.name for tensor in spec.inputs],
+            output_names=[tensor.name for tensor in spec.outputs],
+            opset_version=OPSET,
+            verbose=False,
+        )
+    graph = program.model_proto
+    _strip(graph)
+    graph.producer_name, graph.producer_version = "crosseai", version("crosseai")
+    onnx.helper.set_model_props(graph, {SPEC_METADATA_KEY: spec.to_json()})
+    return graph
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove what the exporter notes about its own run: source lines, file paths, traced shapes."""
+    for item in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
+        item.ClearField("metadata_props")
+        item.ClearField("doc_string")
+    for value in (*model.graph.input, *model.graph.output):
+        value.ClearField("metadata_props")

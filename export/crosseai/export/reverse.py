@@ -1,0 +1,178 @@
+"""The class-specific reverse pass: one sweep over a captured graph, written with forward operators.
+
+``K`` classes are explained at once. A cotangent is ``[N * K, ...]``, the classes of an image next to each other; what
+the forward pass computed stays ``[N, ...]`` and is broadcast over them.
+"""
+
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, fx
+
+from crosseai.contract import InputError
+from crosseai.export.capture import place
+
+Gradients: TypeAlias = Mapping[str, Tensor | Iterable[Tensor]]
+"""Gradient for each named argument of an operator; for a list of tensors, one gradient each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One operator call of the forward pass, as a rule sees it.
+
+    Parameters
+    ----------
+    arguments
+        Values of the call's arguments by their names in the operator's schema, defaults filled in; tensors that
+        depend on the image are ``[N, ...]``.
+    output
+        What the call returned.
+    wanted
+        Names of the arguments that depend on the image: only their gradients are used.
+    classes
+        ``K``, the cotangents an image.
+    guided
+        Whether the guided rule of Guided Backpropagation applies.
+    """
+
+    arguments: Mapping[str, Any]
+    output: Any
+    wanted: frozenset[str]
+    classes: int
+    guided: bool
+
+    def __getitem__(self, name: str) -> Any:
+        return self.arguments[name]
+
+    def per_class(self, function: Callable[..., Tensor], gradient: Tensor, *values: Tensor) -> Tensor:
+        """Apply an elementwise function to a cotangent ``[N * K, ...]`` and forward values ``[N, ...]``."""
+        split = gradient.reshape(-1, self.classes, *gradient.shape[1:])
+        aligned = (value.reshape((1,) * (gradient.ndim - value.ndim) + value.shape).unsqueeze(1) for value in values)
+        return function(split, *aligned).flatten(0, 1)
+
+    def reduced(self, name: str, gradient: Tensor) -> Tensor:
+        """Sum a gradient over the dimensions along which the call broadcast an argument."""
+        sizes = zip(self.arguments[name].shape[1:], gradient.shape[1:], strict=True)
+        broadcast = [dim for dim, (own, full) in enumerate(sizes, start=1) if own == 1 and full != 1]
+        return gradient.sum(broadcast, keepdim=True) if broadcast else gradient
+
+
+Rule: TypeAlias = Callable[[Call, Tensor], Gradients]
+RULES: dict[Any, Rule] = {}
+
+
+def rule(*operators: Any) -> Callable[[Rule], Rule]:
+    """Register the reverse rule of ATen operators; ``crosseai.export.rules`` shows how to write one."""
+
+    def register(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(operators, function))
+        return function
+
+    return register
+
+
+def sweep(
+    graph: fx.Graph,
+    values: Mapping[fx.Node, Any],
+    seed: tuple[fx.Node, Tensor],
+    target: fx.Node,
+    *,
+    classes: int,
+    guided: bool,
+) -> Tensor:
+    """Pull a cotangent back through the graph.
+
+    Parameters
+    ----------
+    graph
+        The forward pass.
+    values
+        What every node of it computed.
+    seed
+        A node and its cotangent ``[N * K, ...]``.
+    target
+        The node whose gradient is wanted.
+    classes
+        ``K``.
+    guided
+        Apply the guided rule at every ReLU between seed and target.
+
+    Returns
+    -------
+    Tensor
+        ``[N * K, ...]``, of the target's shape.
+
+    Raises
+    ------
+    InputError
+        If an operator on the way has no rule.
+    """
+    start, cotangent = seed
+    dependent = _downstream(graph, values, target)
+    gradients = {start: cotangent}
+    for node in reversed(graph.nodes):
+        gradient = gradients.pop(node, None)
+        if gradient is None:
+            continue
+        gradient = _expanded(gradient, values[node])
+        if node is target:
+            return gradient
+        for source, part in _pull_back(node, gradient, values, dependent, classes, guided):
+            # a part may be of size 1 where its source is not: it counts for all of that dimension
+            gradients[source] = gradients[source] + part if source in gradients else part
+    raise InputError(f"explained layer: expected the logits to depend on {target.name!r}, found that they do not")
+
+
+def _downstream(graph: fx.Graph, values: Mapping[fx.Node, Any], target: fx.Node) -> set[fx.Node]:
+    """Nodes that carry tensors computed from the target, and the target; sizes are no tensors."""
+    dependent = {target}
+    for node in graph.nodes:
+        from_target = any(source in dependent for source in node.all_input_nodes)
+        if from_target and isinstance(values.get(node), (Tensor, tuple)):
+            dependent.add(node)
+    return dependent
+
+
+def _expanded(gradient: Tensor, value: Any) -> Tensor:
+    shape = (value[0] if isinstance(value, tuple) else value).shape[1:]
+    return gradient if gradient.shape[1:] == shape else gradient.expand(-1, *shape)
+
+
+def _pull_back(
+    node: fx.Node,
+    gradient: Tensor,
+    values: Mapping[fx.Node, Any],
+    dependent: set[fx.Node],
+    classes: int,
+    guided: bool,
+) -> Iterable[tuple[fx.Node, Tensor]]:
+    if node.target is operator.getitem and node.args[1] == 0:
+        return [(node.all_input_nodes[0], gradient)]
+    if node.target not in RULES:
+        raise InputError(
+            f"model: operator {node.target} at {place(node)} has no reverse rule; add one to crosseai/export/rules.py"
+        )
+    sources = _arguments(node)
+    wanted = frozenset(name for name, source in sources.items() if not dependent.isdisjoint(_nodes(source)))
+    arguments = fx.node.map_arg(sources, values.__getitem__)
+    parts = RULES[node.target](Call(arguments, values[node], wanted, classes, guided), gradient)
+    return [pair for name in wanted for pair in _pairs(sources[name], parts[name]) if pair[0] in dependent]
+
+
+def _arguments(node: fx.Node) -> dict[str, Any]:
+    """A call's arguments by name, defaults filled in."""
+    schema = node.target._schema.arguments
+    given = dict(zip((argument.name for argument in schema), node.args, strict=False)) | node.kwargs
+    return {argument.name: given.get(argument.name, argument.default_value) for argument in schema}
+
+
+def _nodes(source: Any) -> list[fx.Node]:
+    candidates = source if isinstance(source, (list, tuple)) else [source]
+    return [node for node in candidates if isinstance(node, fx.Node)]
+
+
+def _pairs(source: Any, part: Tensor | Iterable[Tensor]) -> Iterable[tuple[fx.Node, Tensor]]:
+    return zip(_nodes(source), [part] if isinstance(part, Tensor) else part, strict=True)

@@ -1,0 +1,174 @@
+"""Parity of an exported graph with eager PyTorch: every output, several batch sizes and numbers of classes."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.export import ExportedProgram
+
+from crosseai.contract import ContractError, ModelSpec
+from crosseai.export.reference import Array, EagerReference
+
+TOLERANCES: Mapping[str, Mapping[str, float]] = {
+    "fp32": {
+        "logits": 2e-5,
+        "explained": 0,
+        "heatmaps": 1e-4,
+        "gradient_maps": 0.05,
+        "activations": 2e-5,
+        "activation_gradients": 2e-5,
+        "input_gradients": 5e-4,
+    },
+}
+"""Greatest accepted error of each output, by precision: relative L2, except for ``explained`` (wrong classes) and
+``gradient_maps`` (mean absolute difference in gray levels of 0..255)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """Agreement of one output with eager PyTorch.
+
+    Parameters
+    ----------
+    output
+        Tensor name.
+    error
+        The greatest error found over all batches.
+    tolerance
+        The greatest error accepted.
+    """
+
+    output: str
+    error: float
+    tolerance: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the error is within the tolerance; NaN is not."""
+        return self.error <= self.tolerance
+
+
+def verify(
+    graph: bytes | Path, model: nn.Module | ExportedProgram, spec: ModelSpec, images: Array | None = None
+) -> tuple[Parity, ...]:
+    """Compare an exported graph with the model it was made from.
+
+    Parameters
+    ----------
+    graph
+        The ONNX model, as bytes or as a file.
+    model
+        The classifier, in evaluation mode.
+    spec
+        The spec of the exported graph.
+    images
+        uint8 ``[N, 1, S, S]``; synthetic images when not given.
+
+    Raises
+    ------
+    ContractError
+        If the graph lacks an output or gives one of the wrong dtype or shape.
+    """
+    images = sample_images(spec.input_size) if images is None else images
+    session = _session(graph)
+    targets = _sample_targets(len(images), len(spec.classes))
+    reference = EagerReference(model, spec)
+    explained = _expected_classes(targets, reference.logits(images), _run(session, spec, images, targets)["explained"])
+    expected = _reference_outputs(reference, images, explained)
+    reverse = np.arange(len(images))[::-1]
+    errors = dict.fromkeys(expected, 0.0)
+    for rows, columns in ((np.arange(len(images)), slice(None)), (reverse, slice(0, 2)), (reverse[:1], slice(0, 1))):
+        found = _run(session, spec, images[rows], targets[rows, columns])
+        for name, array in expected.items():
+            per_class = name not in ("logits", "activations")
+            error = _error(name, found[name], array[rows][:, columns] if per_class else array[rows])
+            errors[name] = max(errors[name], error) if error == error else error
+    tolerances = TOLERANCES[spec.precision]
+    return tuple(Parity(output.name, errors[output.name], tolerances[output.name]) for output in spec.outputs)
+
+
+def require(parities: Iterable[Parity]) -> None:
+    """Raise a ContractError that lists every output beyond its tolerance."""
+    failed = [f"{p.output}: expected <= {p.tolerance:g}, found {p.error:.2g}" for p in parities if not p.holds]
+    if failed:
+        raise ContractError("the exported graph differs from eager PyTorch: " + "; ".join(failed))
+
+
+def sample_images(size: int, count: int = 3) -> Array:
+    """Smooth random images with noise and black borders (ties in max pooling), uint8 ``[count, 1, size, size]``."""
+    generator = torch.Generator().manual_seed(0)
+    scales = [max(1, size // step) for step in (56, 14, 4, 1)]
+    layers = [
+        F.interpolate(torch.rand(count, 1, s, s, generator=generator), size=(size, size), mode="bilinear") / (i + 1)
+        for i, s in enumerate(scales)
+    ]
+    images = sum(layers[1:], layers[0]) * (255 / 2)
+    border = max(1, size // 16)
+    images[..., :border, :] = 0
+    images[..., -border:] = 0
+    return images.clamp(0, 255).to(torch.uint8).numpy()
+
+
+def _sample_targets(count: int, classes: int) -> Array:
+    """``[count, 3]``: the most probable class, each class in turn, and a repeated, a wrong and a ranked one."""
+    images = np.arange(count)
+    last = np.where(images % 3 == 0, images % classes, np.where(images % 3 == 1, classes, -1))
+    return np.stack([np.full(count, -1), images % classes, last], axis=1).astype(np.int64)
+
+
+def _expected_classes(targets: Array, logits: Array, found: Array) -> Array:
+    """The classes that must have been explained; of classes that tie within rounding, the one that was."""
+    expected = targets.copy()
+    for row, column in np.argwhere(targets == -1):
+        if column >= logits.shape[1]:
+            continue
+        ranked = np.argsort(-logits[row], kind="stable")[column]
+        answer = found[row, column] if 0 <= found[row, column] < logits.shape[1] else ranked
+        tied = abs(logits[row, answer] - logits[row, ranked]) <= 1e-5 * np.abs(logits[row]).max()
+        expected[row, column] = answer if tied else ranked
+    return expected
+
+
+def _reference_outputs(reference: EagerReference, images: Array, explained: Array) -> dict[str, Array]:
+    known = np.where(explained < len(reference.spec.classes), explained, -1)
+    columns = [reference.explain(images, known[:, k]) for k in range(explained.shape[1])]
+    per_class = ("heatmaps", "gradient_maps", "activation_gradients", "input_gradients")
+    return {
+        "logits": columns[0].logits.numpy(),
+        "explained": explained,
+        "activations": columns[0].activations.numpy(),
+    } | {name: torch.stack([getattr(column, name) for column in columns], 1).numpy() for name in per_class}
+
+
+def _session(graph: bytes | Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(
+        graph if isinstance(graph, bytes) else str(graph), providers=["CPUExecutionProvider"]
+    )
+
+
+def _run(
+    session: onnxruntime.InferenceSession, spec: ModelSpec, images: Array, targets: Array
+) -> dict[str, Array]:
+    names = [output.name for output in spec.outputs]
+    missing = set(names) - {output.name for output in session.get_outputs()}
+    if missing:
+        raise ContractError(f"exported graph: expected the outputs {names}, found none named {sorted(missing)}")
+    feeds = {"image": np.ascontiguousarray(images), "targets": np.ascontiguousarray(targets)}
+    outputs = dict(zip(names, session.run(names, feeds), strict=True))
+    for output in spec.outputs:
+        output.check(outputs[output.name])
+    return outputs
+
+
+def _error(name: str, found: Array, expected: Array) -> float:
+    if name == "explained":
+        return float((found != expected).sum())
+    difference = found.astype(np.float64) - expected
+    if name == "gradient_maps":
+        return float(np.abs(difference).mean())
+    return float(np.linalg.norm(difference) / (np.linalg.norm(expected) or 1.0))
