@@ -51,8 +51,8 @@ def draw_exposure(rng: np.random.Generator, *, portable: bool) -> Exposure:
         sharpness_mm=rng.uniform(0.3, 0.6),
         compression=rng.uniform(0.1, 0.45),
         enhancement=rng.uniform(0.1, 0.7),
-        dark=rng.normal(0, 0.09),
-        bright=rng.normal(0, 0.09),
+        dark=rng.normal(0, 0.12),
+        bright=rng.normal(0, 0.12),
         slope=rng.uniform(0.8, 3.0),
     )
 
@@ -78,8 +78,8 @@ def develop(frame: Frame, density: Map, exposure: Exposure) -> Map:
     centre = density[margin:-margin:4, margin:-margin:4]
     lung, bone = (float(level) for level in np.quantile(centre, (0.03, 0.97)))
     width = bone - lung
-    black = lung - width * (0.30 + exposure.dark)
-    white = bone + width * (0.12 + exposure.bright)
+    black = lung - width * (0.42 + exposure.dark)
+    white = bone + width * (0.20 + exposure.bright)
     linear = (density - black) / (white - black)
     curve = 1 / (1 + np.exp(-np.float32(exposure.slope) * (linear - 0.5)))
     low = 1 / (1 + math.exp(exposure.slope / 2))

@@ -92,7 +92,7 @@ def _pose(anatomy: Anatomy, view: View, rng: np.random.Generator, size: int) -> 
         size,
         shift_mm=(rng.normal(0, 8), rng.normal(4, 8)),
         rotation_deg=rng.normal(0, 2.2 if portable else 1.1),
-        zoom=rng.uniform(1.0, 1.15),
+        zoom=rng.uniform(1.03, 1.19),
     )
     breath = rng.uniform(-22, 4) if portable else rng.uniform(-8, 12)
     right, left = anatomy.domes
