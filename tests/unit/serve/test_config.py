@@ -1,0 +1,108 @@
+"""``config.pbtxt`` says what the specs say, and nothing gets lost on the way."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from hypothesis import given
+from hypothesis import strategies as st
+from tritonclient.grpc import model_config_pb2
+
+from crosseai.contract import Architecture, BoxParameters, ContractError, ModelSpec
+from crosseai.serve.config import MAX_BATCH_SIZE, ServedVersion, read_config, write_config
+
+GOLDEN = Path(__file__).with_name("golden_config.pbtxt")
+SPEC = ModelSpec()
+SHA256 = "0123456789abcdef" * 4
+
+
+def parse(text: str) -> model_config_pb2.ModelConfig:
+    return text_format.Parse(text, model_config_pb2.ModelConfig())
+
+
+def test_golden_file():
+    newer = replace(SPEC, operating_points=(0.25,) * 8, architecture=Architecture("resnet26"))
+    text = write_config(SPEC, {3: ServedVersion(SPEC, SHA256), 12: ServedVersion(newer, SHA256[::-1])})
+    assert text == GOLDEN.read_text(encoding="utf-8")
+    assert read_config(text) == {3: ServedVersion(SPEC, SHA256), 12: ServedVersion(newer, SHA256[::-1])}
+
+
+def test_shipped_repository_is_up_to_date(repository: Path):
+    shipped = repository / "triton_models" / "repository" / "crosseai" / "config.pbtxt"
+    assert shipped.read_text(encoding="utf-8") == write_config(ModelSpec(), {})
+
+
+def test_tensors_are_those_of_the_spec():
+    config = parse(write_config(SPEC, {}))
+    for tensors, specs in ((config.input, SPEC.inputs), (config.output, SPEC.outputs)):
+        written = [(t.name, model_config_pb2.DataType.Name(t.data_type), tuple(t.dims)) for t in tensors]
+        assert written == [(s.name, f"TYPE_{s.triton_dtype}", s.triton_dims) for s in specs]
+
+
+def test_config_is_portable():
+    config = parse(write_config(SPEC, {1: ServedVersion(SPEC, SHA256)}))
+    assert (config.name, config.backend, config.max_batch_size) == ("crosseai", "onnxruntime", MAX_BATCH_SIZE)
+    assert config.HasField("dynamic_batching")
+    assert not config.dynamic_batching.HasField("default_queue_policy")
+    (group,) = config.instance_group
+    assert (group.count, group.kind) == (1, model_config_pb2.ModelInstanceGroup.KIND_AUTO)
+    assert not config.runtime
+    assert not config.platform
+
+
+def test_only_listed_versions_are_served():
+    config = parse(write_config(SPEC, {n: ServedVersion(SPEC, SHA256) for n in (12, 3)}))
+    assert list(config.version_policy.specific.versions) == [3, 12]
+
+
+specs = st.builds(
+    lambda classes, input_size, feature_shape, preset, layer, threshold: ModelSpec(
+        classes=tuple(classes),
+        input_size=input_size,
+        feature_shape=feature_shape,
+        layer=layer,
+        boxes=BoxParameters(preset=preset, threshold=threshold),
+    ),
+    st.lists(st.text(min_size=1), min_size=1, max_size=4, unique=True),
+    st.integers(1, 2048),
+    st.tuples(*(st.integers(1, 4096),) * 3),
+    st.text(),
+    st.text(),
+    st.floats(0, 1),
+)
+
+
+@given(specs, st.integers(1, 10**9))
+def test_any_spec_survives(spec, version):
+    versions = {version: ServedVersion(spec, SHA256)}
+    assert read_config(write_config(spec, versions)) == versions
+
+
+def test_a_client_reads_the_spec_from_the_parameters():
+    config = parse(write_config(SPEC, {7: ServedVersion(SPEC, SHA256)}))
+    assert ModelSpec.from_json(config.parameters["model_spec.7"].string_value) == SPEC
+    assert json.loads(config.parameters["model_spec.7"].string_value)["name"] == "crosseai"
+    assert config.parameters["model_sha256.7"].string_value == SHA256
+
+
+@pytest.mark.parametrize(
+    "other", [replace(SPEC, input_size=256), replace(SPEC, name="other"), replace(SPEC, feature_shape=(512, 7, 7))]
+)
+def test_versions_with_other_tensors_are_refused(other):
+    with pytest.raises(ContractError, match="version 2 cannot be served beside the others"):
+        write_config(SPEC, {1: ServedVersion(SPEC, SHA256), 2: ServedVersion(other, SHA256)})
+
+
+@pytest.mark.parametrize("missing", ["model_spec.1", "model_sha256.1"])
+def test_missing_parameters_are_named(missing):
+    config = parse(write_config(SPEC, {1: ServedVersion(SPEC, SHA256)}))
+    del config.parameters[missing]
+    with pytest.raises(ContractError, match=f"expected a parameter '{missing}', found none"):
+        read_config(text_format.MessageToString(config))
+
+
+def test_text_that_is_no_configuration():
+    with pytest.raises(ContractError, match="expected a Triton model configuration"):
+        read_config("input { nonsense: 1 }")

@@ -1,0 +1,106 @@
+"""Model references are resolved with a real MLflow registry."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from crosseai.contract import MODEL_FILENAME, ContractError, InputError, ModelSpec
+from crosseai.serve.registry import fetch
+from crosseai.serve.repository import sha256_of
+from tests.tiny_model import TINY_SPEC, write_tiny_model
+
+
+@pytest.fixture(scope="module")
+def filled_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow store with three versions, the second of which is called ``candidate``."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    client.create_registered_model("crosseai")
+    for version in (1, 2, 3):
+        source = write_tiny_model(folder / "artifacts" / str(version), seed=version)
+        tags = {"onnx_sha256": sha256_of(source / MODEL_FILENAME)}
+        client.create_model_version("crosseai", source.as_uri(), tags=tags)
+    client.set_registered_model_alias("crosseai", "candidate", "2")
+    return folder
+
+
+@pytest.fixture
+def client(tmp_path: Path, filled_store: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    """A copy of the store's database, made the current one."""
+    shutil.copy(filled_store / "mlflow.db", tmp_path)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    return MlflowClient(uri)
+
+
+@pytest.mark.parametrize(
+    ("reference", "version"), [("models:/crosseai/1", 1), ("models:/crosseai@candidate", 2), (None, 3)]
+)
+def test_references(client, filled_store, reference, version):
+    with fetch(reference) as model:
+        assert model.version == version
+        assert ModelSpec.load(model.folder) == TINY_SPEC
+        original = filled_store / "artifacts" / str(version) / MODEL_FILENAME
+        assert (model.folder / MODEL_FILENAME).read_bytes() == original.read_bytes()
+        assert not model.folder.is_relative_to(filled_store)
+    assert not model.folder.exists()
+
+
+def test_the_champion_is_the_default(client):
+    client.set_registered_model_alias("crosseai", "champion", "1")
+    with fetch(None) as model:
+        assert model.version == 1
+
+
+def test_a_store_in_the_working_folder_is_found(client, tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    monkeypatch.chdir(tmp_path)
+    with fetch(None) as model:
+        assert model.version == 3
+
+
+def test_no_store_is_made(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"expected an MLflow store at .*mlflow\.db, found nothing"), fetch(None):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("reference", ["models:/crosseai/9", "models:/crosseai@nobody", "models:/other/1"])
+def test_unknown_versions(client, reference):
+    with pytest.raises(InputError, match=f"{reference}: cannot be had from the registry"), fetch(reference):
+        pass
+
+
+@pytest.mark.parametrize("reference", ["models:/crosseai", "models:/crosseai/latest", "models:/../1/2"])
+def test_malformed_references(client, reference):
+    with pytest.raises(InputError, match="expected models:/NAME/VERSION or models:/NAME@ALIAS"), fetch(reference):
+        pass
+
+
+def test_another_checksum_than_the_registered_one(client):
+    client.set_model_version_tag("crosseai", "3", "onnx_sha256", "0" * 64)
+    with pytest.raises(ContractError, match=r"models:/crosseai/3: expected model\.onnx with the SHA-256 0000"):
+        with fetch("models:/crosseai/3"):
+            pass
+
+
+def test_a_version_without_a_checksum(client):
+    client.delete_model_version_tag("crosseai", "3", "onnx_sha256")
+    with fetch("models:/crosseai/3") as model:
+        assert model.version == 3
+
+
+def test_a_folder_is_version_1(tmp_path):
+    folder = write_tiny_model(tmp_path / "model")
+    with fetch(str(folder)) as model:
+        assert (model.folder, model.version) == (folder, 1)
+    assert folder.is_dir()
+
+
+def test_a_folder_without_a_model(tmp_path):
+    with pytest.raises(InputError, match=r"or a folder with model\.onnx, found"), fetch(str(tmp_path)):
+        pass
