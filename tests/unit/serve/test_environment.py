@@ -64,7 +64,7 @@ def test_unsupported_python(monkeypatch):
 
 def test_a_cache_folder_with_a_space(monkeypatch, tmp_path):
     monkeypatch.setenv("CROSSEAI_CACHE_DIR", str(tmp_path / "my cache"))
-    with pytest.raises(ServerError, match="cache folder: expected a path without spaces, found .*/my cache"):
+    with pytest.raises(ServerError, match=r"cache folder: expected a path without spaces, found .*/my cache"):
         environment.check_platform()
 
 
@@ -75,7 +75,7 @@ def test_without_the_network_the_message_says_what_to_do(monkeypatch, cache):
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     monkeypatch.setattr(environment, "REQUIREMENTS", ("crosseai-no-such-package==1",))
-    with pytest.raises(ServerError, match="cannot be built: .*needs the network once") as error:
+    with pytest.raises(ServerError, match=r"cannot be built: .*needs the network once") as error:
         environment.server_environment()
     assert "crosseai-no-such-package" in str(error.value)
     assert not environment.environment_folder().exists()

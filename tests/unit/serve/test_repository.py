@@ -53,7 +53,7 @@ def test_placing_again_changes_nothing(model, models):
 def test_a_version_never_changes(tmp_path, model, models):
     place_version(models, model, 3)
     before = tree(models)
-    with pytest.raises(ContractError, match="version 3 of 'crosseai' is in .* already"):
+    with pytest.raises(ContractError, match=r"version 3 of 'crosseai' is in .* already"):
         place_version(models, write_tiny_model(tmp_path / "other", seed=1), 3)
     assert tree(models) == before
 
@@ -107,18 +107,18 @@ def test_links_are_refused(tmp_path, model, models):
     linked.mkdir()
     (linked / MODEL_FILENAME).symlink_to(model / MODEL_FILENAME)
     shutil.copy(model / "model_spec.json", linked)
-    with pytest.raises(InputError, match="expected a file at .*, found a symbolic link"):
+    with pytest.raises(InputError, match=r"expected a file at .*, found a symbolic link"):
         place_version(models, linked, 1)
 
     models.mkdir()
     (models / "crosseai").symlink_to(tmp_path)
-    with pytest.raises(InputError, match="expected a folder at .*, found a symbolic link"):
+    with pytest.raises(InputError, match=r"expected a folder at .*, found a symbolic link"):
         place_version(models, model, 1)
 
 
 def test_a_listed_version_that_is_gone_is_named(model, models):
     shutil.rmtree(place_version(models, model, 3))
-    with pytest.raises(InputError, match="expected a folder at .*/crosseai/3, found nothing"):
+    with pytest.raises(InputError, match=r"expected a folder at .*/crosseai/3, found nothing"):
         versions_of(models, "crosseai")
 
 

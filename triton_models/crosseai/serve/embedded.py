@@ -79,7 +79,7 @@ class EmbeddedTriton:
         self._wanted_ports = (grpc_port, http_port)
         self._start_timeout_s = start_timeout_s
         self._delete_repository = delete_repository
-        self._id = f"crosseai-{uuid.uuid4().hex[:12]}"
+        self._id = f"crosseai-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
     @property
     def grpc_url(self) -> str:
