@@ -89,7 +89,6 @@ def test_attention_is_optional_and_acts_before_the_addition() -> None:
     plain = build_model("resnet14", width=4, triplet_attention=False)
     assert not any(isinstance(module, TripletAttention) for module in plain.modules())
     block = Bottleneck(16, 4, stride=1, triplet_attention=True).eval()
-    nn.init.ones_(block.bn3.weight)
     x = torch.randn(2, 16, 6, 6)
     residual = block.bn3(block.conv3(block.relu2(block.bn2(block.conv2(block.relu1(block.bn1(block.conv1(x))))))))
     assert block.triplet_attention is not None

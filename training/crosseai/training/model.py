@@ -141,7 +141,9 @@ class ResNet(nn.Module):
         self.features = outputs[-1]
         hidden = self.features // EXPANSION
         self.head = nn.Sequential(nn.Linear(self.features, hidden), nn.ReLU(), nn.Linear(hidden, classes))
-        _initialise(self)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, 1, S, S]`` normalised to logits ``[N, classes]``."""
@@ -189,12 +191,3 @@ def build_model(
     if classes < 1 or width < 1:
         raise InputError(f"model: expected classes >= 1 and width >= 1, found {classes} and {width}")
     return ResNet(ARCHITECTURES[architecture], width, classes, triplet_attention)
-
-
-def _initialise(model: ResNet) -> None:
-    """He initialisation; every block starts as its shortcut (Goyal et al. 2017, section 5.1)."""
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(module, Bottleneck):
-            nn.init.zeros_(module.bn3.weight)

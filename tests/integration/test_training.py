@@ -1,0 +1,178 @@
+"""Training end to end: command line, MLflow's SQLite store, checkpoint, evaluation."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+pytest.importorskip("mlflow")
+
+from mlflow import MlflowClient
+
+from crosseai.contract import InputError
+from crosseai.training import load_checkpoint
+from crosseai.training.cli import main
+from crosseai.training.tracking import resolve_checkpoint, training_run
+from tests.nih_layout import write_data_set
+
+FIT = ("--width", "4", "--input-size", "32", "--epochs", "2", "--batch", "16", "--seed", "3")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data_set(tmp_path_factory.mktemp("nih"), patients=40)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the MLflow store; making the database takes seconds, so the tests share it."""
+    return tmp_path_factory.mktemp("workplace")
+
+
+@pytest.fixture(autouse=True)
+def _work_there(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="module")
+def fitted(data: Path, workplace: Path) -> Result:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(workplace)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        result = CliRunner().invoke(main, ["fit", "--data", str(data), *FIT, "--output", "out"])
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def run_id(fitted: Result) -> str:
+    uri = fitted.stdout.splitlines()[-1]
+    assert uri.startswith("runs:/")
+    return uri.removeprefix("runs:/")
+
+
+def test_fit_prints_the_table_and_ends_with_the_run(fitted: Result) -> None:
+    lines = fitted.stdout.splitlines()
+    assert lines[0].startswith("test AUC (weights of epoch ")
+    assert [line.split()[0] for line in lines[1:-1]][-2:] == ["Pneumothorax", "mean"]
+    assert "epoch   2  loss" in fitted.stderr
+    run_id(fitted)
+
+
+def test_the_run_records_what_made_it(fitted: Result, data: Path, workplace: Path) -> None:
+    client = MlflowClient(f"sqlite:///{workplace / 'mlflow.db'}")
+    run = client.get_run(run_id(fitted))
+    assert run.info.status == "FINISHED"
+    assert run.info.artifact_uri.startswith((workplace / "mlartifacts").as_uri())
+    assert run.data.params["seed"] == "3"
+    assert run.data.params["width"] == "4"
+    assert run.data.params["architecture"] == "resnet14"
+    if (Path(__file__).parents[2] / ".git").exists():
+        assert len(run.data.tags["mlflow.source.git.commit"]) == 40
+    assert len(run.data.tags["split_sha256"]) == 64
+    assert [metric.step for metric in client.get_metric_history(run.info.run_id, "train_loss")] == [1, 2]
+    assert len(client.get_metric_history(run.info.run_id, "validation_auc")) == 2
+    assert 0 <= run.data.metrics["test_auc_Mass"] <= 1
+    (source,) = run.inputs.dataset_inputs
+    assert json.loads(source.dataset.source)["uri"] == str(data)
+    assert sum(json.loads(source.dataset.profile)["images"].values()) == 120
+    artifacts = {artifact.path for artifact in client.list_artifacts(run.info.run_id, "checkpoint")}
+    assert artifacts == {f"checkpoint/{name}" for name in ("model.safetensors", "model_spec.json", "training.json")}
+
+
+def test_output_folder(fitted: Result, data: Path) -> None:
+    model, spec = load_checkpoint(Path("out/checkpoint"))
+    assert not model.training
+    assert spec.input_size == 32
+    assert spec.feature_shape == (128, 1, 1)
+    assert any(point != 0.5 for point in spec.operating_points)
+    assert json.loads(Path("out/metrics.json").read_text())["best_epoch"] in (1, 2)
+    with Path("out/split.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 120
+    parts: dict[str, set[str]] = {}
+    for row in rows:
+        parts.setdefault(row["image_id"].split("_")[0], set()).add(row["part"])
+    assert all(len(of_patient) == 1 for of_patient in parts.values())
+
+
+def test_evaluation_repeats_the_figures_of_the_run(fitted: Result, data: Path) -> None:
+    tables = []
+    for model in (f"runs:/{run_id(fitted)}", "out/checkpoint"):
+        result = CliRunner().invoke(main, ["evaluate", "--data", str(data), "--model", model])
+        assert result.exit_code == 0, result.output
+        tables.append([line.split()[:2] for line in result.stdout.splitlines()[1:]])
+    assert tables[0] == tables[1] == [line.split() for line in fitted.stdout.splitlines()[1:-1]]
+
+
+def test_evaluation_of_unseen_data_takes_all_of_it(fitted: Result, tmp_path: Path) -> None:
+    other = write_data_set(tmp_path, patients=5, seed=9)
+    result = CliRunner().invoke(main, ["evaluate", "--data", str(other), "--model", "out/checkpoint", "--part", "all"])
+    assert result.exit_code == 0, result.output
+    assert "all AUC (15 images)" in result.stdout
+
+
+def test_the_same_seed_gives_the_same_weights(fitted: Result, data: Path) -> None:
+    result = CliRunner().invoke(main, ["fit", "--data", str(data), *FIT, "--output", "again"])
+    assert result.exit_code == 0, result.output
+    _, first = load_checkpoint(Path("out/checkpoint"))
+    _, second = load_checkpoint(Path("again/checkpoint"))
+    assert first == second, "the spec holds the SHA-256 of the weights"
+
+
+def test_training_can_start_from_given_weights(fitted: Result, data: Path) -> None:
+    weights = "out/checkpoint/model.safetensors"
+    result = CliRunner().invoke(main, ["fit", "--data", str(data), *FIT, "--epochs", "1", "--weights", weights])
+    assert result.exit_code == 0, result.output
+
+
+def test_a_registered_version_leads_to_its_run(fitted: Result) -> None:
+    client = MlflowClient("sqlite:///mlflow.db")
+    client.create_registered_model("crosseai")
+    client.create_model_version("crosseai", f"runs:/{run_id(fitted)}/checkpoint", run_id(fitted))
+    client.set_registered_model_alias("crosseai", "champion", "1")
+    expected = load_checkpoint(resolve_checkpoint(f"runs:/{run_id(fitted)}"))[1]
+    for uri in ("models:/crosseai/1", "models:/crosseai@champion", f"runs:/{run_id(fitted)}/checkpoint"):
+        assert load_checkpoint(resolve_checkpoint(uri))[1] == expected
+
+
+@pytest.mark.parametrize(
+    "uri", ["runs:/0123456789abcdef0123456789abcdef", "models:/crosseai/77", "models:/crosseai", "no/such/folder"]
+)
+def test_models_that_do_not_exist_are_refused(fitted: Result, uri: str) -> None:
+    with pytest.raises(InputError, match=f"model {uri}"):
+        resolve_checkpoint(uri)
+
+
+@pytest.mark.parametrize(("raised", "status"), [(ValueError("no"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
+def test_an_interrupted_run_says_so(fitted: Result, data: Path, raised: BaseException, status: str) -> None:
+    with pytest.raises(type(raised)), training_run({}, {}, data, "digest", {}) as run:
+        run.log_metrics({"train_loss": 1.0, "validation_auc": math.nan})
+        raise raised
+    recorded = MlflowClient("sqlite:///mlflow.db").get_run(run.run_id)
+    assert recorded.info.status == status
+    assert recorded.data.metrics == {"train_loss": 1.0}
+
+
+def test_usage_errors_end_with_two_and_one_message(data: Path, tmp_path: Path) -> None:
+    (data / "not_a_model").mkdir(exist_ok=True)
+    for arguments, message in (
+        (["fit", "--data", str(tmp_path)], "expected Data_Entry_2017_v2020.csv or Data_Entry_2017.csv"),
+        (["fit", "--data", str(data), "--lr", "0"], "expected learning_rate > 0"),
+        (["evaluate", "--data", str(data), "--model", str(tmp_path)], "expected a checkpoint folder"),
+        (["fit"], "Missing option '--data'"),
+    ):
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == 2
+        assert message in result.stderr
+        assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("command", ["phantoms", "fit", "evaluate"])
+def test_every_option_is_explained(command: str) -> None:
+    assert main.commands[command].help
+    for option in main.commands[command].params:
+        assert getattr(option, "help", None), option.name

@@ -1,0 +1,74 @@
+"""Train, validation and test parts that never share a patient."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from crosseai.contract import InputError
+
+Part: TypeAlias = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = get_args(Part)
+SHARES: tuple[float, ...] = (0.7, 0.1, 0.2)
+"""Expected share of the patients in each part (arXiv 2310.19835, section 4.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Positions of each part's images in the listing, int64, ascending."""
+
+    train: npt.NDArray[np.int64]
+    validation: npt.NDArray[np.int64]
+    test: npt.NDArray[np.int64]
+
+    def image_ids(self, image_ids: Sequence[str]) -> dict[Part, list[str]]:
+        """The images of each part by name."""
+        return {part: [image_ids[i] for i in getattr(self, part)] for part in PARTS}
+
+    def digest(self, image_ids: Sequence[str]) -> str:
+        """SHA-256 of which image is in which part, whatever the order of the listing."""
+        lines = sorted(f"{name}\t{part}\n" for part, names in self.image_ids(image_ids).items() for name in names)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def part_of(patient: str, seed: int) -> Part:
+    """The part that a patient belongs to: a function of patient and seed alone.
+
+    New images and new patients therefore never move anybody from one part to another, and a later evaluation on
+    a grown data set with the same seed cannot meet a patient that was trained on. The price is that parts have
+    the shares of ``SHARES`` in expectation, not exactly.
+    """
+    digest = hashlib.sha256(f"{seed}:{patient}".encode()).digest()
+    position = int.from_bytes(digest[:8], "big") / 2**64  # uniform in 0..1
+    if position < SHARES[0]:
+        return "train"
+    return "validation" if position < SHARES[0] + SHARES[1] else "test"
+
+
+def split_by_patient(patients: Sequence[str], seed: int) -> Split:
+    """Divide a listing by patient.
+
+    Parameters
+    ----------
+    patients
+        Patient of each image.
+    seed
+        Seed of the division.
+
+    Raises
+    ------
+    InputError
+        If a part is left without an image.
+    """
+    parts = np.array([part_of(patient, seed) for patient in patients])
+    split = Split(*(np.flatnonzero(parts == part) for part in PARTS))
+    for part in PARTS:
+        if not len(getattr(split, part)):
+            raise InputError(
+                f"split with seed {seed}: expected patients in every part, found none of "
+                f"{len(set(patients))} in {part}; use more patients or another seed"
+            )
+    return split

@@ -1,0 +1,173 @@
+"""Training runs in MLflow. The only module of the training package that knows MLflow.
+
+``MLFLOW_TRACKING_URI`` says where runs are kept; without it that is ``mlflow.db`` in the working folder. With a
+SQLite file, artifacts lie in ``mlartifacts/`` beside it; with a server, where the server keeps them.
+"""
+
+import json
+import math
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported: nothing leaves this machine
+
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+
+from crosseai.contract import SPEC_FILENAME, InputError
+
+EXPERIMENT = "crosseai"
+CHECKPOINT_ARTIFACT = "checkpoint"
+DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
+
+
+def tracking_uri() -> str:
+    """Where runs are kept: ``MLFLOW_TRACKING_URI``, or ``mlflow.db`` in the working folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRun:
+    """A run in progress.
+
+    Parameters
+    ----------
+    run_id
+        MLflow's id of the run.
+    client
+        Where it is recorded.
+    """
+
+    run_id: str
+    client: MlflowClient
+
+    @property
+    def uri(self) -> str:
+        """``runs:/ID``, which the exporter takes."""
+        return f"runs:/{self.run_id}"
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Record metrics; those that are NaN (an AUC of an absent disease) are left out."""
+        now = time.time_ns() // 1_000_000
+        logged = [Metric(name, value, now, step) for name, value in metrics.items() if not math.isnan(value)]
+        self.client.log_batch(self.run_id, metrics=logged)
+
+    def log_folder(self, folder: Path) -> None:
+        """Keep every file of a folder as artifacts."""
+        self.client.log_artifacts(self.run_id, str(folder))
+
+
+@contextmanager
+def training_run(
+    parameters: Mapping[str, Any], tags: Mapping[str, str], dataset: Path, digest: str, profile: Mapping[str, Any]
+) -> Iterator[TrainingRun]:
+    """Record a training run in the experiment ``crosseai``; it ends as finished, failed or killed.
+
+    Parameters
+    ----------
+    parameters
+        The configuration.
+    tags
+        Further facts. The git commit of the code is added where it is known.
+    dataset
+        Folder of the training data.
+    digest
+        Hash of the split.
+    profile
+        Counts that describe the data.
+    """
+    client = MlflowClient(tracking_uri())
+    run = client.create_run(_experiment_id(client))
+    run_id = run.info.run_id
+    client.log_batch(
+        run_id,
+        params=[Param(name, str(value)) for name, value in parameters.items()],
+        tags=[RunTag(name, value) for name, value in {**_git_tags(), **tags}.items()],
+    )
+    source = json.dumps({"uri": str(dataset.resolve())})
+    entity = Dataset(dataset.resolve().name, digest[:32], "local", source, profile=json.dumps(profile))
+    client.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])])
+    status = "FAILED"
+    try:
+        yield TrainingRun(run_id, client)
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        client.set_terminated(run_id, status)
+
+
+def resolve_checkpoint(uri: str) -> Path:
+    """Folder of a trained model's checkpoint; artifacts of a remote server are fetched into a temporary folder.
+
+    Parameters
+    ----------
+    uri
+        A folder, ``runs:/ID``, ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``; a registered version leads to the
+        run that it was exported from.
+
+    Raises
+    ------
+    InputError
+        If there is no such run, version or folder, or it holds no checkpoint.
+    """
+    if not re.match(r"(runs|models):/", uri):
+        if not (Path(uri) / SPEC_FILENAME).is_file():
+            raise InputError(f"model {uri}: expected a checkpoint folder with {SPEC_FILENAME}, runs:/ID or models:/...")
+        return Path(uri)
+    client = MlflowClient(tracking_uri())
+    try:
+        run_id = _run_id(client, uri)
+        client.get_run(run_id)
+        artifact = f"runs:/{run_id}/{CHECKPOINT_ARTIFACT}"
+        return Path(download_artifacts(artifact_uri=artifact, tracking_uri=tracking_uri()))
+    except (MlflowException, OSError) as error:
+        raise InputError(f"model {uri}: found no checkpoint at {tracking_uri()}: {error}") from error
+
+
+def _run_id(client: MlflowClient, uri: str) -> str:
+    if match := re.fullmatch(r"runs:/([0-9a-f]+)(/checkpoint)?/?", uri):
+        return match[1]
+    if match := re.fullmatch(r"models:/([^/@]+)/(\d+)", uri):
+        version = client.get_model_version(match[1], match[2])
+    elif match := re.fullmatch(r"models:/([^/@]+)@(.+)", uri):
+        version = client.get_model_version_by_alias(match[1], match[2])
+    else:
+        raise InputError(f"model {uri}: expected runs:/ID, models:/NAME/VERSION or models:/NAME@ALIAS")
+    if not version.run_id:
+        raise InputError(f"model {uri}: the registered version does not name the run it was exported from")
+    return str(version.run_id)
+
+
+def _experiment_id(client: MlflowClient) -> str:
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    database = tracking_uri().removeprefix("sqlite:///")
+    beside = None if database == tracking_uri() else (Path(database).resolve().parent / "mlartifacts").as_uri()
+    return str(client.create_experiment(EXPERIMENT, artifact_location=beside))
+
+
+def _git_tags() -> dict[str, str]:
+    """Commit of this source code, and whether it was changed since; empty outside a checkout."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # an installed copy is no checkout
+        dirty = bool(git("status", "--short", "--untracked-files=no"))
+        return {"mlflow.source.git.commit": git("rev-parse", "HEAD"), "git.dirty": str(dirty)}
+    except (OSError, subprocess.CalledProcessError):
+        return {}
