@@ -162,3 +162,7 @@ def _exit_status() -> Iterator[None]:
     except CrossEAIError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(EXIT_SERVER if isinstance(error, ServerError) else EXIT_FAILED)
+
+
+if __name__ == "__main__":
+    main()
