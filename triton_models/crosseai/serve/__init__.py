@@ -1,1 +1,5 @@
-"""Part of CrossEAI."""
+"""A real Triton server on any machine, and the model repository it serves."""
+
+from crosseai.serve.embedded import EmbeddedTriton
+
+__all__ = ["EmbeddedTriton"]
