@@ -89,6 +89,7 @@ def _describe_acquisition(header: Dataset, phantom: Phantom) -> None:
     ]
     header.ViewCodeSequence[0].ViewModifierCodeSequence = []
     header.AcquisitionContextSequence = []
+    header.PositionerType = "NONE"
     header.DetectorType = "DIRECT"
     header.ImagerPixelSpacing = [FIELD_MM / phantom.pixels.shape[0]] * 2
     header.BurnedInAnnotation = "NO"

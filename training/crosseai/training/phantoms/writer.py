@@ -20,7 +20,7 @@ from crosseai.contract import NO_FINDING, InputError
 from crosseai.training.phantoms.cohort import Visit, visits
 from crosseai.training.phantoms.dicom import write_dicom
 from crosseai.training.phantoms.geometry import FIELD_MM
-from crosseai.training.phantoms.phantom import Phantom, draw_phantom
+from crosseai.training.phantoms.phantom import WHITE, Phantom, draw_phantom
 
 ImageFormat = Literal["png", "dicom", "both"]
 
@@ -105,7 +105,7 @@ def write_phantoms(
 
 
 def _write_png(path: Path, phantom: Phantom) -> None:
-    gray = (phantom.pixels >> 4).astype(np.uint8)
+    gray = np.round(phantom.pixels * (255 / WHITE)).astype(np.uint8)
     if not cv2.imwrite(str(path), gray, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
         raise InputError(f"phantoms: expected to write {path}, but could not")
 
