@@ -7,6 +7,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
+from pydicom.uid import UID
 
 from crosseai.contract import UnreadableImageError, UnsupportedImageError
 from crosseai.imaging.codestream import DECODERS, decode_pixel_data
@@ -97,7 +98,7 @@ def _parse(content: bytes) -> Dataset:
         raise UnreadableImageError(f"DICOM: the header cannot be parsed ({type(error).__name__})") from error
     if syntax in DECODERS:
         raise UnreadableImageError("DICOM: expected the attributes of an image, found none: cut short, or no image")
-    if not syntax:
+    if not UID(syntax).is_valid:
         raise UnreadableImageError("DICOM: expected a Transfer Syntax UID (0002,0010), found none")
     raise UnsupportedImageError(f"DICOM: the transfer syntax {syntax!r} is not supported")
 
@@ -140,9 +141,13 @@ def _require_one_grayscale_frame(dataset: Dataset) -> None:
 
 def _text(dataset: Dataset, keyword: str) -> str:
     try:
-        return str(dataset.get(keyword) or "").strip()
+        text = str(dataset.get(keyword) or "").strip()
     except Exception as error:  # as in _parse: elements are converted when they are first asked for
         raise UnreadableImageError(f"DICOM: {keyword} cannot be parsed") from error
+    # An element of corrupt length may have swallowed others, the patient's name among them.
+    if not text.isprintable() or len(text) > 64:
+        raise UnreadableImageError(f"DICOM: {keyword} is corrupt")
+    return text
 
 
 def _integer(dataset: Dataset, keyword: str) -> int:

@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
-from pydicom.pixels.processing import apply_modality_lut, apply_voi
 
 from crosseai.contract import UnreadableImageError, UnsupportedImageError
 
@@ -67,14 +66,16 @@ def _stored_values(decoded: npt.NDArray[Any], bits: int, signed: int) -> npt.NDA
 def _display_table(stored: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[Any]:
     """Display value of every value of ``stored``'s dtype: uint8 or uint16, shape ``(256,)`` or ``(65536,)``."""
     bits, signed = dataset.BitsStored, dataset.PixelRepresentation
-    values = apply_modality_lut(np.arange(2**bits) - (signed << (bits - 1)), dataset)
+    values = _modality_values(np.arange(2.0**bits) - (signed << (bits - 1)), dataset)
     padding = _padding(dataset)
     shares = _values_of_interest(values, dataset)
     dtype = np.uint8 if shares is None and bits <= 8 else np.uint16
     if shares is None:
         shown = values if bits <= 8 else values[_occurring(stored, bits) & ~padding]
         low, high = (shown.min(), shown.max()) if shown.size else (0, 0)
-        shares = (values - low) / max(high - low, 1)
+        shares = (values - low) / ((high - low) or 1)
+    if np.isnan(shares).any():
+        raise ValueError("expected numbers in the rescale or window attributes, found NaN")
     shares = np.clip(shares, 0, 1)
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         shares = 1 - shares
@@ -84,21 +85,45 @@ def _display_table(stored: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[An
     return table
 
 
-def _values_of_interest(values: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[np.float64] | None:
+def _modality_values(values: npt.NDArray[np.float64], dataset: Dataset) -> npt.NDArray[np.float64]:
+    """Modality values of stored values (PS3.3 C.11.1)."""
+    if dataset.get("ModalityLUTSequence"):
+        return _look_up(values, dataset.ModalityLUTSequence[0], dataset)
+    slope, intercept = _first_number(dataset.get("RescaleSlope")), _first_number(dataset.get("RescaleIntercept"))
+    return values * (1 if slope is None else slope) + (0 if intercept is None else intercept)
+
+
+def _values_of_interest(values: npt.NDArray[np.float64], dataset: Dataset) -> npt.NDArray[np.float64] | None:
     """Share of full brightness of each modality value, not yet clipped to 0..1; None if the file does not say."""
     if dataset.get("VOILUTSequence"):
-        depth = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
-        shares: npt.NDArray[np.float64] = apply_voi(values, dataset) / (2**depth - 1)
-        return shares
+        lut = dataset.VOILUTSequence[0]
+        return _look_up(values, lut, dataset) / float(2 ** int(lut.LUTDescriptor[2]) - 1)
     center, width = _first_number(dataset.get("WindowCenter")), _first_number(dataset.get("WindowWidth"))
     function = dataset.get("VOILUTFunction") or "LINEAR"
     if center is None or width is None or width <= (1 if function == "LINEAR" else 0):
         return None
     if function == "SIGMOID":
-        return 1 / (1 + np.exp(-4 * (values - center) / width))
+        with np.errstate(over="ignore"):
+            return 1 / (1 + np.exp(-4 * (values - center) / width))
     if function == "LINEAR_EXACT":
         return (values - center) / width + 0.5
     return (values - (center - 0.5)) / (width - 1) + 0.5
+
+
+def _look_up(values: npt.NDArray[np.float64], lut: Dataset, dataset: Dataset) -> npt.NDArray[np.float64]:
+    """Entries of a lookup table; values beyond its ends get the first and the last one (PS3.3 C.11.1.1.1)."""
+    count, first, depth = (int(number) for number in lut.LUTDescriptor)
+    count = count % 65536 or 65536
+    entries = lut.LUTData
+    if isinstance(entries, bytes):
+        little_endian = dataset.file_meta.TransferSyntaxUID.is_little_endian
+        word = ("<u2" if little_endian else ">u2") if len(entries) >= 2 * count else "u1"
+        entries = np.frombuffer(entries, word)
+    entries = np.asarray(entries, np.float64)[:count]
+    if not 8 <= depth <= 16 or entries.size != count:
+        raise ValueError(f"expected {count} entries of 8 to 16 bits, found {entries.size} of {depth}")
+    looked_up: npt.NDArray[np.float64] = entries[np.clip(np.floor(values) - first, 0, count - 1).astype(np.intp)]
+    return looked_up
 
 
 def _first_number(value: Any) -> float | None:

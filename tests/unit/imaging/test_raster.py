@@ -1,0 +1,115 @@
+"""PNG and JPEG of every kind."""
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from crosseai.contract import UnreadableImageError, UnsupportedImageError
+from crosseai.imaging import decode_radiograph, to_display
+
+RAMP = np.arange(40 * 60, dtype=np.uint16).reshape(40, 60)
+GRAY = (RAMP % 256).astype(np.uint8)
+RGB = np.repeat(GRAY[:, :, np.newaxis], 3, axis=2)
+
+
+def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def png(pixels: npt.NDArray[Any]) -> bytes:
+    written, content = cv2.imencode(".png", pixels)
+    assert written
+    return content.tobytes()
+
+
+def png_header_only(width: int, height: int) -> bytes:
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        png(GRAY),
+        png(RGB),
+        saved(Image.fromarray(np.dstack([RGB, np.full_like(GRAY, 255)])), "PNG"),
+        saved(Image.fromarray(np.dstack([GRAY, np.full_like(GRAY, 255)])), "PNG"),
+        saved(Image.fromarray(GRAY).convert("P"), "PNG"),
+    ],
+    ids=["gray", "RGB", "RGBA", "gray and alpha", "palette"],
+)
+def test_eight_bit_png_of_every_colour_type(content: bytes) -> None:
+    radiograph = decode_radiograph(content)
+    np.testing.assert_array_equal(radiograph.pixels, GRAY)
+    assert radiograph.pixels.dtype == np.uint8
+    assert radiograph.display_range == (0, 255)
+    assert radiograph.metadata.source_format == "png"
+
+
+def test_sixteen_bit_png_keeps_its_depth_and_shows_its_own_range() -> None:
+    radiograph = decode_radiograph(png(RAMP + 1000))
+    np.testing.assert_array_equal(radiograph.pixels, RAMP + 1000)
+    assert radiograph.display_range == (1000, 1000 + RAMP.max())
+    assert radiograph.metadata.bits_stored == 16
+    shown = to_display(radiograph)
+    assert (shown.min(), shown.max()) == (0, 255)
+
+
+def test_one_bit_png() -> None:
+    radiograph = decode_radiograph(saved(Image.fromarray(GRAY > 100), "PNG"))
+    np.testing.assert_array_equal(radiograph.pixels, np.where(GRAY > 100, 255, 0))
+    assert radiograph.metadata.bits_stored == 1
+
+
+@pytest.mark.parametrize("colour", [False, True])
+def test_jpeg_gray_and_colour(colour: bool) -> None:
+    smooth = cv2.GaussianBlur(GRAY, (0, 0), 5)
+    radiograph = decode_radiograph(saved(Image.fromarray(np.dstack([smooth] * 3) if colour else smooth), "JPEG"))
+    np.testing.assert_allclose(radiograph.pixels.astype(int), smooth, atol=6)
+    assert radiograph.metadata.source_format == "jpeg"
+
+
+@pytest.mark.parametrize(("orientation", "turned"), [(3, np.rot90(GRAY, 2)), (6, np.rot90(GRAY, -1))])
+def test_exif_orientation_turns_a_jpeg_upright(orientation: int, turned: npt.NDArray[np.uint8]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    radiograph = decode_radiograph(saved(Image.fromarray(GRAY), "JPEG", quality=100, exif=exif))
+    np.testing.assert_allclose(radiograph.pixels.astype(int), turned, atol=3)
+
+
+def test_cmyk_jpeg_is_refused() -> None:
+    with pytest.raises(UnsupportedImageError, match="4 components"):
+        decode_radiograph(saved(Image.fromarray(RGB).convert("CMYK"), "JPEG"))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("content", [png(RAMP), saved(Image.fromarray(GRAY), "JPEG")], ids=["png", "jpeg"])
+def test_a_truncated_file_is_never_half_an_image(content: bytes, share: float) -> None:
+    with pytest.raises(UnreadableImageError):
+        decode_radiograph(content[: int(share * len(content))])
+
+
+def test_a_corrupt_png_is_unreadable() -> None:
+    content = bytearray(png(RAMP))
+    content[len(content) // 2] ^= 0xFF
+    with pytest.raises(UnreadableImageError, match="truncated or corrupt"):
+        decode_radiograph(bytes(content))
+
+
+def test_a_bomb_is_refused_by_its_header() -> None:
+    with pytest.raises(UnsupportedImageError, match="found 60000 x 60000"):
+        decode_radiograph(png_header_only(60000, 60000))
+
+
+def test_a_blank_image_is_refused() -> None:
+    with pytest.raises(UnsupportedImageError, match="pixels of one value"):
+        decode_radiograph(png(np.full((20, 30), 17, np.uint8)))

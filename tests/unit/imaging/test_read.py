@@ -1,0 +1,85 @@
+"""Files, real and otherwise."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from crosseai.contract import InputError, UnreadableImageError, UnsupportedImageError
+from crosseai.imaging import read, read_radiograph
+
+
+def test_content_counts_and_the_name_does_not(tmp_path: Path) -> None:
+    pixels = np.arange(100, dtype=np.uint8).reshape(10, 10)
+    misnamed = tmp_path / "image.dcm"
+    misnamed.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+    radiograph = read_radiograph(misnamed)
+    np.testing.assert_array_equal(radiograph.pixels, pixels)
+    assert radiograph.metadata.source_format == "png"
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", bytes(128) + b"DICM", b"a,b\n1,2\n"])
+def test_what_is_no_image_is_unreadable_and_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(UnreadableImageError, match=str(path)):
+        read_radiograph(path)
+
+
+def test_folders_and_missing_files_are_unreadable(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(UnreadableImageError, match="expected a regular file"):
+            read_radiograph(path)
+
+
+def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "huge"
+    with path.open("wb") as file:
+        file.truncate(read.MAX_FILE_BYTES + 1)
+    with pytest.raises(UnsupportedImageError, match="expected at most"):
+        read_radiograph(path)
+
+
+def files(folder: Path) -> Iterator[Path]:
+    found = sorted(path for path in folder.iterdir() if path.is_file())
+    assert found
+    yield from found
+
+
+def test_every_real_chest_radiograph_reads(shared_data: Path) -> None:
+    for path in files(shared_data / "dicom" / "chest"):
+        radiograph = read_radiograph(path)
+        # Air around the patient is dark, whatever the file's polarity; the re-tagged copy is a negative on purpose.
+        border = np.concatenate([radiograph.pixels[:2].ravel(), radiograph.pixels[:, :2].ravel()])
+        assert radiograph.pixels.std() > 0
+        assert radiograph.metadata.modality in ("CR", "DX")
+        if path.name == "966_fixed.dcm":
+            assert border.mean() < radiograph.pixels.mean()
+
+
+def test_the_monochrome_1_copy_is_the_negative_of_its_original(shared_data: Path) -> None:
+    chest = shared_data / "dicom" / "chest"
+    original = read_radiograph(chest / "1.2.276.0.7230010.3.1.4.8323329.6904.1517875201.850819.dcm")
+    relabelled = read_radiograph(chest / "Fake_MONOHR1.dcm")
+    np.testing.assert_array_equal(relabelled.pixels, 255 - original.pixels)
+
+
+def test_other_body_parts_are_refused(shared_data: Path) -> None:
+    for path in files(shared_data / "dicom" / "other_radiograph"):
+        with pytest.raises(UnsupportedImageError, match=r"expected a chest, found the body part '(HIP|EXTREMITY)'"):
+            read_radiograph(path)
+
+
+def test_broken_and_odd_files_give_clean_errors(shared_data: Path) -> None:
+    for path in files(shared_data / "dicom" / "broken_or_odd"):
+        with pytest.raises(InputError, match=path.name):
+            read_radiograph(path)
+
+
+def test_real_png_are_eight_bit(shared_data: Path) -> None:
+    for path in sorted((shared_data / "nih" / "images").glob("*.png"))[:5]:
+        radiograph = read_radiograph(path)
+        assert radiograph.pixels.shape == (1024, 1024)
+        assert radiograph.display_range == (0, 255)
