@@ -143,7 +143,7 @@ def test_a_registered_version_leads_to_its_run(fitted: Result) -> None:
     "uri", ["runs:/0123456789abcdef0123456789abcdef", "models:/crosseai/77", "models:/crosseai", "no/such/folder"]
 )
 def test_models_that_do_not_exist_are_refused(fitted: Result, uri: str) -> None:
-    with pytest.raises(InputError, match=f"model {uri}"):
+    with pytest.raises(InputError, match=rf"(model|checkpoint of) {uri}: "):
         resolve_checkpoint(uri)
 
 

@@ -59,11 +59,13 @@ class TrainingRun:
         """Record metrics; those that are NaN (an AUC of an absent disease) are left out."""
         now = time.time_ns() // 1_000_000
         logged = [Metric(name, value, now, step) for name, value in metrics.items() if not math.isnan(value)]
-        self.client.log_batch(self.run_id, metrics=logged)
+        with _mlflow_errors(f"metrics of {self.uri}"):
+            self.client.log_batch(self.run_id, metrics=logged)
 
     def log_folder(self, folder: Path) -> None:
         """Keep every file of a folder as artifacts."""
-        self.client.log_artifacts(self.run_id, str(folder))
+        with _mlflow_errors(f"artifacts of {self.uri}"):
+            self.client.log_artifacts(self.run_id, str(folder))
 
 
 @contextmanager
@@ -84,18 +86,23 @@ def training_run(
         Hash of the split.
     profile
         Counts that describe the data.
+
+    Raises
+    ------
+    InputError
+        If MLflow cannot be reached or refuses the record.
     """
-    client = MlflowClient(tracking_uri())
-    run = client.create_run(_experiment_id(client))
-    run_id = run.info.run_id
-    client.log_batch(
-        run_id,
-        params=[Param(name, str(value)) for name, value in parameters.items()],
-        tags=[RunTag(name, value) for name, value in {**_git_tags(), **tags}.items()],
-    )
-    source = json.dumps({"uri": str(dataset.resolve())})
-    entity = Dataset(dataset.resolve().name, digest[:32], "local", source, profile=json.dumps(profile))
-    client.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])])
+    with _mlflow_errors("training run"):
+        client = MlflowClient(tracking_uri())
+        run_id = str(client.create_run(_experiment_id(client)).info.run_id)
+        client.log_batch(
+            run_id,
+            params=[Param(name, str(value)) for name, value in parameters.items()],
+            tags=[RunTag(name, value) for name, value in {**_git_tags(), **tags}.items()],
+        )
+        source = json.dumps({"uri": str(dataset.resolve())})
+        entity = Dataset(dataset.resolve().name, digest[:32], "local", source, profile=json.dumps(profile))
+        client.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])])
     status = "FAILED"
     try:
         yield TrainingRun(run_id, client)
@@ -125,14 +132,17 @@ def resolve_checkpoint(uri: str) -> Path:
         if not (Path(uri) / SPEC_FILENAME).is_file():
             raise InputError(f"model {uri}: expected a checkpoint folder with {SPEC_FILENAME}, runs:/ID or models:/...")
         return Path(uri)
-    client = MlflowClient(tracking_uri())
-    try:
-        run_id = _run_id(client, uri)
-        client.get_run(run_id)
-        artifact = f"runs:/{run_id}/{CHECKPOINT_ARTIFACT}"
+    with _mlflow_errors(f"checkpoint of {uri}"):
+        artifact = f"runs:/{_run_id(MlflowClient(tracking_uri()), uri)}/{CHECKPOINT_ARTIFACT}"
         return Path(download_artifacts(artifact_uri=artifact, tracking_uri=tracking_uri()))
+
+
+@contextmanager
+def _mlflow_errors(subject: str) -> Iterator[None]:
+    try:
+        yield
     except (MlflowException, OSError) as error:
-        raise InputError(f"model {uri}: found no checkpoint at {tracking_uri()}: {error}") from error
+        raise InputError(f"{subject}: MLflow at {tracking_uri()} answers: {error}") from error
 
 
 def _run_id(client: MlflowClient, uri: str) -> str:

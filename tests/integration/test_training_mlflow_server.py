@@ -1,0 +1,106 @@
+"""Training against a real MLflow server with a SQLite store and an artifact folder of its own."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+pytest.importorskip("mlflow")
+
+from crosseai.training import load_checkpoint
+from crosseai.training.cli import main
+from crosseai.training.tracking import resolve_checkpoint
+from tests.nih_layout import write_data_set
+
+pytestmark = pytest.mark.slow
+
+START_TIMEOUT_S = 120
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until_healthy(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            pytest.fail(f"MLflow server ended with {server.returncode}: {log.read_text()[-2000:]}")
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=5):  # noqa: S310 - our own loopback server
+                return
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(0.2)
+    pytest.fail(f"MLflow server is not healthy after {START_TIMEOUT_S} s: {log.read_text()[-2000:]}")
+
+
+@pytest.fixture(scope="module")
+def server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mlflow-server")
+
+
+@pytest.fixture(scope="module")
+def server_url(server_folder: Path) -> Iterator[str]:
+    port = free_port()
+    command = [
+        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
+        *("--backend-store-uri", f"sqlite:///{server_folder / 'server.db'}"),
+        *("--artifacts-destination", str(server_folder / "artifacts")),
+    ]
+    log = server_folder / "log"
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    with log.open("wb") as stream:
+        server = subprocess.Popen(
+            command, cwd=server_folder, env=environment, stdout=stream, stderr=stream, start_new_session=True
+        )
+    try:
+        wait_until_healthy(f"http://127.0.0.1:{port}", server, log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(timeout=30)
+
+
+def test_a_run_is_recorded_by_the_server_and_its_checkpoint_comes_back(
+    server_url: str, server_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_data_set(tmp_path / "nih", patients=40)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server_url)
+    monkeypatch.chdir(tmp_path)
+    fit = ["fit", "--data", str(data), "--width", "4", "--input-size", "32", "--epochs", "1", "--output", "out"]
+    fitted = CliRunner().invoke(main, fit)
+    assert fitted.exit_code == 0, fitted.output
+    uri = fitted.stdout.splitlines()[-1]
+    fetched = resolve_checkpoint(uri)
+    assert load_checkpoint(fetched)[1] == load_checkpoint(tmp_path / "out/checkpoint")[1]
+    assert list((server_folder / "artifacts").rglob("checkpoint/model.safetensors"))
+    assert not (tmp_path / "mlflow.db").exists(), "nothing is kept beside the server"
+
+    evaluated = CliRunner().invoke(main, ["evaluate", "--data", str(data), "--model", uri])
+    assert evaluated.exit_code == 0, evaluated.output
+    mean = [line.split() for line in evaluated.stdout.splitlines()][-1]
+    assert mean == fitted.stdout.splitlines()[-2].split()
+
+
+def test_a_server_that_is_away_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    data = write_data_set(tmp_path / "nih", patients=40)
+    for arguments in (["fit", "--width", "4", "--input-size", "32"], ["evaluate", "--model", "runs:/" + 32 * "a"]):
+        result = CliRunner().invoke(main, [*arguments, "--data", str(data)])
+        assert result.exit_code == 2, result.output
+        assert "127.0.0.1" in result.stderr
+        assert "Traceback" not in result.output
