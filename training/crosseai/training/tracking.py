@@ -137,6 +137,29 @@ def resolve_checkpoint(uri: str) -> Path:
         return Path(download_artifacts(artifact_uri=artifact, tracking_uri=tracking_uri()))
 
 
+def resolve_run(uri: str) -> str:
+    """Id of the run that a model comes from; a checkpoint folder gets a run of its own, which keeps a copy of it.
+
+    Parameters
+    ----------
+    uri
+        As for :func:`resolve_checkpoint`.
+
+    Raises
+    ------
+    InputError
+        If there is no such run or version.
+    """
+    client = MlflowClient(tracking_uri())
+    with _mlflow_errors(f"run of {uri}"):
+        if re.match(r"(runs|models):/", uri):
+            return _run_id(client, uri)
+        run_id = str(client.create_run(_experiment_id(client), run_name="imported").info.run_id)
+        client.log_artifacts(run_id, uri, CHECKPOINT_ARTIFACT)
+        client.set_terminated(run_id)
+        return run_id
+
+
 @contextmanager
 def _mlflow_errors(subject: str) -> Iterator[None]:
     try:
