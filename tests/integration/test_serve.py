@@ -232,7 +232,9 @@ def test_a_spec_that_is_not_the_models_own_is_refused(tmp_path, model, leaves_no
     other.save(write_tiny_model(tmp_path / "source"))
     place_version(tmp_path / "models", tmp_path / "source", 1)
     with (
-        pytest.raises(ServerUnavailable, match=r"config\.pbtxt says the model spec"),
+        pytest.raises(
+            ServerUnavailable, match=r"model spec: expected operating_points = \[0.5, .*\(the ONNX model\), found \[0.1"
+        ),
         EmbeddedTriton(tmp_path / "models"),
     ):
         pass

@@ -153,6 +153,12 @@ def _check_tensors(model: PrunedModel, inputs: Sequence[str], outputs: Sequence[
 
 def _check_spec(model: PrunedModel, spec: str | None) -> None:
     """Refuse a model whose own spec differs from the one that clients are told."""
-    own = model.metadata.get("model_spec")
-    if own and spec and json.loads(own) != json.loads(spec):
-        raise pb_utils.TritonModelException(f"config.pbtxt says the model spec {spec}, the ONNX model {own}")
+    if spec is None or "model_spec" not in model.metadata:
+        return
+    told, own = json.loads(spec), json.loads(model.metadata["model_spec"])
+    for field in sorted(told.keys() | own.keys()):
+        if told.get(field) != own.get(field):
+            raise pb_utils.TritonModelException(
+                f"model spec: expected {field} = {own.get(field)} (the ONNX model), "
+                f"found {told.get(field)} (config.pbtxt)"
+            )

@@ -63,7 +63,8 @@ def up(
     0 after SIGINT or SIGTERM, 3 when the server could not start or has died.
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, signal.default_int_handler)
     if tie_to_parent:
         threading.Thread(target=_stop_with, args=(os.getppid(),), daemon=True).start()
     with _stopped_by_signals(), _exit_status(), ExitStack() as resources:

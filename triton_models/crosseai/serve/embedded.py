@@ -4,6 +4,7 @@ import http.client
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -26,7 +27,11 @@ logger = logging.getLogger(__name__)
 LOOPBACK = "127.0.0.1"
 POLL_INTERVAL_S = 0.02
 STOP_TIMEOUT_S = 5
-LOG_TAIL_BYTES = 4000
+LOG_TAIL_BYTES = 16_000
+LOG_TAIL_LINES = 15
+
+_NOISE = re.compile(r"[+|]|I\d{4} |E\d{4} .*CudaDriverHelper")
+"""Lines of the log that explain no failure: tables, information, and that there is no GPU."""
 
 
 class EmbeddedTriton:
@@ -161,6 +166,7 @@ class EmbeddedTriton:
             f"--http-port={http_port}",
             "--reuse-http-port=true",
             "--allow-metrics=false",
+            "--pinned-memory-pool-byte-size=0",  # for GPUs
             "--disable-auto-complete-config",  # our configurations are complete, and starting is faster
             "--model-control-mode=explicit",
             *(f"--load-model={model}" for model in models),
@@ -194,7 +200,10 @@ class EmbeddedTriton:
     def _failure(self, what: str) -> ServerUnavailable:
         size = os.fstat(self._log.fileno()).st_size
         tail = os.pread(self._log.fileno(), LOG_TAIL_BYTES, max(0, size - LOG_TAIL_BYTES)).decode(errors="replace")
-        return ServerUnavailable(f"Triton, serving {self._repository}, {what}. The end of its log:\n{tail.strip()}")
+        lines = [line for line in tail.splitlines() if line.strip()]
+        telling = [line for line in lines if not _NOISE.match(line)] or lines
+        log = "\n".join(f"  {line}" for line in telling[-LOG_TAIL_LINES:])
+        return ServerUnavailable(f"Triton, serving {self._repository}, {what}. Its log ends with:\n{log}")
 
 
 def _reserve(host: str, port: int | None, resources: ExitStack) -> int:

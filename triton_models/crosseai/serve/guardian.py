@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 POLL_INTERVAL_S = 0.25
+COLLECTION_TIMEOUT_S = 1.5
 WORKER_LOST = 70
 """Exit status when the server lives, but the process that runs a model has died."""
 
@@ -107,28 +108,35 @@ def sweep(plan: Plan, unclean_since: float | None = None) -> None:
 
 def _watch(server: subprocess.Popen[bytes], parent: int) -> int:
     """Wait for the end of the server, of one of its workers or of the parent, and say what became of it."""
-    lost: frozenset[int] = frozenset()
+    dead_since: dict[str, float] = {}
     while os.getppid() == parent:
         try:
             status = server.wait(POLL_INTERVAL_S)
         except subprocess.TimeoutExpired:
-            # The server collects workers that it ended itself, and never one that died: its models stay "ready".
-            seen, lost = lost, _zombies(server.pid)
-            if seen & lost:
+            # The server collects workers that it ended, but never one that died: its models stay "ready".
+            now = time.monotonic()
+            dead_since = {worker: dead_since.get(worker, now) for worker in _zombies(server.pid)}
+            if any(now - since > COLLECTION_TIMEOUT_S for since in dead_since.values()):
                 return WORKER_LOST
         else:
             return status if status >= 0 else 128 - status
     return 0
 
 
-def _zombies(parent: int) -> frozenset[int]:
+def _zombies(parent: int) -> list[str]:
     """Children of a process that are dead and not collected."""
-    zombies = set()
+    children: list[str] = []
     for thread in Path(f"/proc/{parent}/task").glob("*/children"):
-        for child in thread.read_text().split():
-            if ") Z " in Path(f"/proc/{child}/stat").read_text():
-                zombies.add(int(child))
-    return frozenset(zombies)
+        with suppress(OSError):  # a thread that has just ended
+            children += thread.read_text().split()
+    return [child for child in children if _is_zombie(child)]
+
+
+def _is_zombie(process: str) -> bool:
+    try:
+        return ") Z " in Path(f"/proc/{process}/stat").read_text()
+    except OSError:  # collected meanwhile
+        return False
 
 
 def _stop(server: subprocess.Popen[bytes], timeout_s: float) -> bool:
