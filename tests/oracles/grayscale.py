@@ -77,7 +77,7 @@ def _values_of_interest(x: float, shown: Sequence[int], transform: Transform) ->
 
 def _window(x: float, center: float, width: float, function: str) -> float:
     if function == "SIGMOID":
-        return 1 / (1 + math.exp(-4 * (x - center) / width))
+        return 1 / (1 + math.exp(min(-4 * (x - center) / width, 700)))
     if function == "LINEAR_EXACT":
         if x <= center - width / 2:
             return 0.0

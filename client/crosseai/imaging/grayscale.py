@@ -1,5 +1,6 @@
 """DICOM's grayscale transform: what a stored value looks like on a screen (PS3.3 C.11.1, C.11.2, C.7.6.3.1.2)."""
 
+import math
 from typing import Any
 
 import cv2
@@ -68,20 +69,19 @@ def _display_table(stored: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[An
     bits, signed = dataset.BitsStored, dataset.PixelRepresentation
     values = _modality_values(np.arange(2.0**bits) - (signed << (bits - 1)), dataset)
     padding = _padding(dataset)
-    shares = _values_of_interest(values, dataset)
-    dtype = np.uint8 if shares is None and bits <= 8 else np.uint16
-    if shares is None:
+    of_interest = _values_of_interest(values, dataset)
+    if of_interest is not None:
+        values, black, white = of_interest
+    else:
         shown = values if bits <= 8 else values[_occurring(stored, bits) & ~padding]
-        low, high = (shown.min(), shown.max()) if shown.size else (0, 0)
-        shares = (values - low) / ((high - low) or 1)
-    if np.isnan(shares).any():
-        raise ValueError("expected numbers in the rescale or window attributes, found NaN")
-    shares = np.clip(shares, 0, 1)
-    if dataset.PhotometricInterpretation == "MONOCHROME1":
-        shares = 1 - shares
+        black, white = (shown.min(), shown.max()) if shown.size else (0, 0)
+    # Measured from the end that is displayed black, so that both polarities of an image round alike.
+    inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
+    shares = (white - values if inverted else values - black) / ((white - black) or 1)
     shares[padding] = 0
+    dtype = np.uint8 if of_interest is None and bits <= 8 else np.uint16
     table = np.zeros(256 if stored.dtype == np.uint8 else 65536, dtype)
-    table[: 2**bits] = np.rint(shares * np.iinfo(dtype).max)
+    table[: 2**bits] = np.rint(np.clip(shares, 0, 1) * np.iinfo(dtype).max)
     return table
 
 
@@ -93,21 +93,23 @@ def _modality_values(values: npt.NDArray[np.float64], dataset: Dataset) -> npt.N
     return values * (1 if slope is None else slope) + (0 if intercept is None else intercept)
 
 
-def _values_of_interest(values: npt.NDArray[np.float64], dataset: Dataset) -> npt.NDArray[np.float64] | None:
-    """Share of full brightness of each modality value, not yet clipped to 0..1; None if the file does not say."""
+def _values_of_interest(
+    values: npt.NDArray[np.float64], dataset: Dataset
+) -> tuple[npt.NDArray[np.float64], float, float] | None:
+    """Values of interest of modality values, with those displayed black and white (PS3.3 C.11.2); None if unsaid."""
     if dataset.get("VOILUTSequence"):
         lut = dataset.VOILUTSequence[0]
-        return _look_up(values, lut, dataset) / float(2 ** int(lut.LUTDescriptor[2]) - 1)
+        return _look_up(values, lut, dataset), 0.0, float(2 ** int(lut.LUTDescriptor[2]) - 1)
     center, width = _first_number(dataset.get("WindowCenter")), _first_number(dataset.get("WindowWidth"))
     function = dataset.get("VOILUTFunction") or "LINEAR"
     if center is None or width is None or width <= (1 if function == "LINEAR" else 0):
         return None
     if function == "SIGMOID":
         with np.errstate(over="ignore"):
-            return 1 / (1 + np.exp(-4 * (values - center) / width))
-    if function == "LINEAR_EXACT":
-        return (values - center) / width + 0.5
-    return (values - (center - 0.5)) / (width - 1) + 0.5
+            return 1 / (1 + np.exp(-4 * (values - center) / width)), 0.0, 1.0
+    if function == "LINEAR":
+        center, width = center - 0.5, width - 1
+    return values, center - width / 2, center + width / 2
 
 
 def _look_up(values: npt.NDArray[np.float64], lut: Dataset, dataset: Dataset) -> npt.NDArray[np.float64]:
@@ -130,7 +132,11 @@ def _first_number(value: Any) -> float | None:
     """The first of none, one or several numbers."""
     if isinstance(value, MultiValue):
         value = value[0] if value else None
-    return None if value in (None, "") else float(value)
+    if value in (None, ""):
+        return None
+    if not math.isfinite(number := float(value)):
+        raise ValueError(f"expected a number, found {number}")
+    return number
 
 
 def _padding(dataset: Dataset) -> npt.NDArray[np.bool_]:

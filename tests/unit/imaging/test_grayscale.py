@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from crosseai.contract import ModelSpec, UnreadableImageError, UnsupportedImageError
@@ -48,6 +48,7 @@ def images(draw: st.DrawFn) -> tuple[npt.NDArray[Any], Transform]:
     return pixels, transform
 
 
+@settings(deadline=None)
 @given(case=images())
 def test_agrees_with_the_standards_pseudo_code(make_dicom: MakeDicom, case: tuple[npt.NDArray[Any], Transform]) -> None:
     pixels, transform = case
@@ -65,6 +66,7 @@ def test_agrees_with_the_standards_pseudo_code(make_dicom: MakeDicom, case: tupl
     np.testing.assert_allclose(radiograph.pixels / top, expected, atol=0.51 / top)
 
 
+@settings(deadline=None)
 @given(
     values=st.lists(st.integers(0, 4095), min_size=12, max_size=12, unique=True),
     window=st.none() | st.tuples(st.integers(0, 4095), st.integers(2, 4096)),

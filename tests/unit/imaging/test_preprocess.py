@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -21,6 +21,7 @@ def radiograph(pixels: npt.NDArray[np.generic], low: float, high: float) -> Radi
     return Radiograph(np.ascontiguousarray(pixels), (low, high), METADATA)
 
 
+@settings(deadline=None)
 @given(
     pixels=hnp.arrays(
         st.sampled_from([np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32)]),
@@ -74,11 +75,13 @@ def model_boxes(draw: st.DrawFn) -> tuple[Box, int]:
     return (x0, y0, draw(st.integers(x0 + 1, side)), draw(st.integers(y0 + 1, side))), side
 
 
+@settings(deadline=None)
 @given(side=st.integers(1, 1024), height=sizes, width=sizes)
 def test_the_model_frame_is_the_whole_image(side: int, height: int, width: int) -> None:
     assert box_to_image_px((0, 0, side, side), side, height, width) == (0, 0, width, height)
 
 
+@settings(deadline=None)
 @given(box=model_boxes(), height=sizes, width=sizes)
 def test_a_box_stays_inside_covers_its_area_and_no_pixel_more(box: tuple[Box, int], height: int, width: int) -> None:
     (mx0, my0, mx1, my1), side = box
