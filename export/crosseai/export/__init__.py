@@ -1,5 +1,6 @@
-"""A classifier and its explanations as one ONNX graph. Research software, not a medical device."""
+"""The combined graph of a classifier and its explanations. Research software, not a medical device."""
 
 from crosseai.export.onnx_export import ExportReport, export_onnx
+from crosseai.export.verify import Parity, verify
 
-__all__ = ["ExportReport", "export_onnx"]
+__all__ = ["ExportReport", "Parity", "export_onnx", "verify"]

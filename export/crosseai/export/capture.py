@@ -1,22 +1,18 @@
 """A trained classifier as a plain graph of ATen operators, ready to be run forwards and backwards.
 
-``torch.export`` captures any module without touching its source. The graph is then made simple: no in-place
-operators, no dropout, batch norms folded into the convolutions before them (or written as a product and a sum), what
-depends on parameters alone computed once.
+``torch.export`` captures any module without touching its source, as a graph without in-place operators and dropout;
+:mod:`crosseai.export.folding` then computes once what depends on parameters alone.
 """
 
-import operator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram, export
 
 from crosseai.contract import InputError
+from crosseai.export.folding import constant, fold
 from crosseai.export.noise import quiet_torch
-
-aten = torch.ops.aten
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +38,7 @@ class ClassifierGraph:
 
     def constant(self, node: fx.Node) -> Tensor:
         """The parameter or buffer that a ``get_attr`` node stands for."""
-        return _constant(self.module, node)
+        return constant(self.module, node)
 
 
 def capture(model: nn.Module | ExportedProgram, layer: str, channels: int, input_size: int) -> ClassifierGraph:
@@ -68,12 +64,7 @@ def capture(model: nn.Module | ExportedProgram, layer: str, channels: int, input
         program = model if isinstance(model, ExportedProgram) else _export(model, channels, input_size)
         exported = program.run_decompositions({}).module(check_guards=False)
     module = fx.GraphModule(exported, exported.graph)
-    for node in list(module.graph.nodes):
-        if node.target in (aten._native_batch_norm_legit_no_training.default, aten.batch_norm.default):
-            _fold_batch_norm(module, node)
-    _fold_constants(module)
-    module.graph.eliminate_dead_code()
-    module.recompile()
+    fold(module)
     image, logits = _ends(module.graph)
     activations = _layer_output(module.graph, layer)
     _check_shapes(module.graph, image, logits, activations, (channels, input_size, input_size))
@@ -97,71 +88,6 @@ def _export(model: nn.Module, channels: int, input_size: int) -> ExportedProgram
         ) from error
 
 
-def _constant(module: fx.GraphModule, node: fx.Node) -> Tensor:
-    tensor: Tensor = operator.attrgetter(str(node.target))(module)
-    return tensor.detach()
-
-
-def _is_constant(argument: Any) -> bool:
-    return isinstance(argument, fx.Node) and argument.op == "get_attr"
-
-
-def _add_constant(module: fx.GraphModule, name: str, value: Tensor) -> fx.Node:
-    """A new buffer and its node, at the start of the graph; parameters shared with the user's model stay as they are."""
-    module.register_buffer(name, value.contiguous())
-    with module.graph.inserting_before(next(iter(module.graph.nodes))):
-        return module.graph.get_attr(name)
-
-
-def _fold_batch_norm(module: fx.GraphModule, node: fx.Node) -> None:
-    """Replace ``y = (x - mean) / sqrt(var + eps) * weight + bias`` by the convolution before it, else by two steps."""
-    x, weight, bias, mean, variance = node.args[:5]
-    epsilon = node.args[-1]
-    mean, variance = (_constant(module, n).double() for n in (mean, variance))
-    scale = torch.rsqrt(variance + epsilon)
-    scale = scale if weight is None else scale * _constant(module, weight).double()
-    shift = -mean * scale
-    shift = shift if bias is None else shift + _constant(module, bias).double()
-    if x.target is aten.conv2d.default and len(x.users) == 1 and _is_constant(x.args[1]):
-        result = _fold_into_convolution(module, x, scale, shift)
-    else:
-        shape = (1, -1) + (1,) * (x.meta["val"].ndim - 2)
-        factor = _add_constant(module, f"{node.name}_scale", scale.reshape(shape).float())
-        offset = _add_constant(module, f"{node.name}_shift", shift.reshape(shape).float())
-        with module.graph.inserting_before(node):
-            product = module.graph.call_function(aten.mul.Tensor, (x, factor))
-            result = module.graph.call_function(aten.add.Tensor, (product, offset))
-        product.meta.update(x.meta)
-        result.meta.update(x.meta)
-    result.meta["nn_module_stack"] = node.meta.get("nn_module_stack", {})
-    for user in list(node.users):
-        if user.target is operator.getitem:
-            user.replace_all_uses_with(result)
-
-
-def _fold_into_convolution(module: fx.GraphModule, convolution: fx.Node, scale: Tensor, shift: Tensor) -> fx.Node:
-    x, weight, bias, *rest = (*convolution.args, None)[: max(3, len(convolution.args))]
-    kernel = _constant(module, weight)
-    if bias is not None:
-        shift = shift + _constant(module, bias).double() * scale
-    folded = (kernel.double() * scale.reshape(-1, 1, 1, 1)).float()
-    convolution.args = (
-        x,
-        _add_constant(module, f"{convolution.name}_weight", folded),
-        _add_constant(module, f"{convolution.name}_bias", shift.float()),
-        *rest,
-    )
-    return convolution
-
-
-def _fold_constants(module: fx.GraphModule) -> None:
-    for node in list(module.graph.nodes):
-        inputs = node.all_input_nodes
-        if node.op == "call_function" and inputs and all(map(_is_constant, inputs)):
-            args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: _constant(module, n))
-            node.replace_all_uses_with(_add_constant(module, f"{node.name}_folded", node.target(*args, **kwargs)))
-
-
 def _ends(graph: fx.Graph) -> tuple[fx.Node, fx.Node]:
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
     outputs = next(node for node in graph.nodes if node.op == "output").all_input_nodes
@@ -180,10 +106,10 @@ def _layer_output(graph: fx.Graph, layer: str) -> fx.Node:
     calls = [node for node in graph.nodes if node.op == "call_function"]
     inside = {node for node in calls if layer in _modules_of(node)}
     if not inside:
-        names = dict.fromkeys(name for node in calls for name in _modules_of(node) if name)
-        spatial = [name for name in names if name.count(".") <= layer.count(".")]
-        raise InputError(f"layer: expected one of {', '.join(spatial)}, found {layer!r}")
-    outputs = [node for node in inside if any(user not in inside for user in node.users)]
+        names = dict.fromkeys(name for node in calls for name in _modules_of(node))
+        candidates = [name for name in names if name and name.count(".") <= layer.count(".")]
+        raise InputError(f"layer: expected one of {', '.join(candidates)}, found {layer!r}")
+    outputs: list[fx.Node] = [node for node in calls if node in inside and not inside.issuperset(node.users)]
     if len(outputs) != 1:
         raise InputError(f"layer {layer!r}: expected one output tensor, found {len(outputs)}")
     return outputs[0]

@@ -30,4 +30,4 @@ def heatmaps(activations: Tensor, gradients: Tensor) -> Tensor:
     alpha = torch.where(denominator == 0, 0.0, 1 / torch.where(denominator == 0, 1.0, denominator))
     weights = (alpha * torch.relu(gradients)).sum((3, 4))  # [N, K, D]
     maps = torch.relu(weights @ activations.flatten(2))  # [N, K, h * w]
-    return maps.unflatten(2, activations.shape[2:])
+    return maps.reshape(*maps.shape[:2], *activations.shape[2:])

@@ -5,13 +5,14 @@ import time
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import onnx
 import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
-from crosseai.contract import InputError, ModelSpec
+from crosseai.contract import ContractError, InputError, ModelSpec
 from crosseai.export.capture import capture
 from crosseai.export.combined import CombinedGraph
 from crosseai.export.noise import quiet_torch
@@ -57,7 +58,7 @@ def export_onnx(
     path: Path,
     *,
     layer: str = "layer4",
-    precision: str = "fp32",
+    precision: Literal["fp32"] = "fp32",
 ) -> ExportReport:
     """Write a classifier and its explanations as one ONNX graph, if it agrees with PyTorch.
 
@@ -107,29 +108,38 @@ def export_onnx(
 def _to_onnx(combined: CombinedGraph, spec: ModelSpec) -> onnx.ModelProto:
     side = spec.input_size
     example = (torch.zeros(2, 1, side, side, dtype=torch.uint8), torch.full((2, 3), -1))
-    batch, explained = Dim("N", min=1, max=65536), Dim("K", min=1, max=65536)
+    dynamic = ({0: Dim.DYNAMIC}, {0: Dim.DYNAMIC, 1: Dim.DYNAMIC})
     with torch.no_grad(), quiet_torch():
+        exported = torch.export.export(combined, example, dynamic_shapes=dynamic)
         program = torch.onnx.export(
-            combined,
-            example,
-            dynamo=True,
-            dynamic_shapes=({0: batch}, {0: batch, 1: explained}),
+            exported,
             input_names=[tensor.name for tensor in spec.inputs],
             output_names=[tensor.name for tensor in spec.outputs],
             opset_version=OPSET,
             verbose=False,
         )
+    if program is None:
+        raise ContractError("torch.onnx.export: expected a program, found none")
     graph = program.model_proto
-    _strip(graph)
+    _tidy(graph, spec)
     graph.producer_name, graph.producer_version = "crosseai", version("crosseai")
     onnx.helper.set_model_props(graph, {SPEC_METADATA_KEY: spec.to_json()})
     return graph
 
 
-def _strip(model: onnx.ModelProto) -> None:
-    """Remove what the exporter notes about its own run: source lines, file paths, traced shapes."""
-    for item in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
+def _tidy(model: onnx.ModelProto, spec: ModelSpec) -> None:
+    """Name the dynamic dimensions as the spec does; drop what the exporter notes about its own run.
+
+    That is source lines, file paths and the shapes of intermediate values, which every runtime infers.
+    """
+    graph = model.graph
+    for item in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         item.ClearField("metadata_props")
         item.ClearField("doc_string")
-    for value in (*model.graph.input, *model.graph.output):
-        value.ClearField("metadata_props")
+    graph.ClearField("value_info")
+    tensors = {tensor.name: tensor for tensor in (*spec.inputs, *spec.outputs)}
+    for value in (*graph.input, *graph.output):
+        shape = value.type.tensor_type.shape
+        shape.ClearField("dim")
+        for size in tensors[value.name].shape:
+            shape.dim.add(**{"dim_param" if isinstance(size, str) else "dim_value": size})

@@ -65,7 +65,7 @@ def spread(
         ``[B, C, H, W]``.
     """
     rows, columns = (-(-full // s) for full, s in zip(size, stride, strict=True))
-    phases = []
+    phases: list[Tensor | None] = []
     for row_phase, column_phase in product(range(stride[0]), range(stride[1])):
         parts = [
             _window(contribution((ty, tx)), (sy, sx), (rows, columns))
@@ -74,8 +74,8 @@ def spread(
         ]
         phases.append(sum(parts[1:], parts[0]) if parts else None)
     zero = torch.zeros_like(next(phase for phase in phases if phase is not None))
-    phases = [zero if phase is None else phase for phase in phases]
-    return _interleave(phases, stride)[..., : size[0], : size[1]]
+    filled = [zero if phase is None else phase for phase in phases]
+    return _interleave(filled, stride)[..., : size[0], : size[1]]
 
 
 def _taps_of_phase(phase: int, kernel: int, stride: int, padding: int) -> list[tuple[int, int]]:

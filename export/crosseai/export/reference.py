@@ -1,7 +1,7 @@
-"""What the exported graph must reproduce, by eager autograd: one class at a time, in float64, with hooks.
+"""What the exported graph must reproduce, by eager autograd with hooks, one class at a time.
 
-Shares no code with the exported graph. In float64, because float32 autograd itself is 2e-4 away from it: a ReLU or a
-maximum close to a tie falls to the other side.
+Shares no code with the exported graph. In float64 it is the truth; in float32 it shows how far PyTorch's own rounding
+strays from it: where an image is constant (a black border), maxima tie, and rounding picks another one.
 """
 
 import copy
@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
@@ -47,7 +46,7 @@ class GuidedReLU(TorchFunctionMode):
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Logits and explanations of one class for each image of a batch, float64.
+    """Logits and explanations of one class for each image of a batch.
 
     Parameters
     ----------
@@ -92,18 +91,21 @@ class EagerReference:
         The classifier; it is copied.
     spec
         Normalisation and explained layer.
+    dtype
+        Arithmetic: float64 or float32.
     """
 
-    def __init__(self, model: nn.Module | ExportedProgram, spec: ModelSpec) -> None:
+    def __init__(self, model: nn.Module | ExportedProgram, spec: ModelSpec, dtype: torch.dtype) -> None:
         self.model = unflatten(model) if isinstance(model, ExportedProgram) else copy.deepcopy(model)
-        self.model.double()
+        self.model.to(dtype)
+        self.dtype = dtype
         self.spec = spec
         self._activations: list[Tensor] = []
         layer = self.model.get_submodule(spec.layer)
         layer.register_forward_hook(lambda _module, _inputs, output: self._activations.append(output))
 
     def logits(self, images: Array) -> Array:
-        """``[N, C]`` float64 for uint8 images ``[N, 1, S, S]``."""
+        """``[N, C]`` for uint8 images ``[N, 1, S, S]``."""
         with torch.no_grad():
             logits, _ = self._run(self._normalised(images))
         return logits.numpy()
@@ -123,8 +125,8 @@ class EagerReference:
         return Explanation(logits.detach(), activations.detach(), activation_gradients, summed)
 
     def _normalised(self, images: Array) -> Tensor:
-        mean, std = (torch.tensor(v, dtype=torch.float64).reshape(1, -1, 1, 1) for v in (self.spec.mean, self.spec.std))
-        return (torch.from_numpy(images.astype(np.float64)) / 255 - mean) / std
+        mean, std = (torch.tensor(v, dtype=self.dtype).reshape(1, -1, 1, 1) for v in (self.spec.mean, self.spec.std))
+        return (torch.from_numpy(images).to(self.dtype) / 255 - mean) / std
 
     def _run(self, image: Tensor) -> tuple[Tensor, Tensor]:
         self._activations.clear()

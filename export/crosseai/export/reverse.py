@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import torch
 from torch import Tensor, fx
 
 from crosseai.contract import InputError
@@ -50,14 +49,18 @@ class Call:
     def per_class(self, function: Callable[..., Tensor], gradient: Tensor, *values: Tensor) -> Tensor:
         """Apply an elementwise function to a cotangent ``[N * K, ...]`` and forward values ``[N, ...]``."""
         split = gradient.reshape(-1, self.classes, *gradient.shape[1:])
-        aligned = (value.reshape((1,) * (gradient.ndim - value.ndim) + value.shape).unsqueeze(1) for value in values)
-        return function(split, *aligned).flatten(0, 1)
+        return function(split, *(_with_class_axis(value, gradient.ndim) for value in values)).flatten(0, 1)
 
     def reduced(self, name: str, gradient: Tensor) -> Tensor:
         """Sum a gradient over the dimensions along which the call broadcast an argument."""
         sizes = zip(self.arguments[name].shape[1:], gradient.shape[1:], strict=True)
         broadcast = [dim for dim, (own, full) in enumerate(sizes, start=1) if own == 1 and full != 1]
         return gradient.sum(broadcast, keepdim=True) if broadcast else gradient
+
+
+def _with_class_axis(value: Tensor, rank: int) -> Tensor:
+    """``[N, ...]`` to ``[N, 1, ...]``; a constant of lower rank, which has no batch, gets leading ones."""
+    return value.reshape((1,) * (rank + 1 - value.ndim) + value.shape) if value.ndim < rank else value.unsqueeze(1)
 
 
 Rule: TypeAlias = Callable[[Call, Tensor], Gradients]
@@ -164,7 +167,8 @@ def _pull_back(
 
 def _arguments(node: fx.Node) -> dict[str, Any]:
     """A call's arguments by name, defaults filled in."""
-    schema = node.target._schema.arguments
+    operation: Any = node.target
+    schema = operation._schema.arguments
     given = dict(zip((argument.name for argument in schema), node.args, strict=False)) | node.kwargs
     return {argument.name: given.get(argument.name, argument.default_value) for argument in schema}
 

@@ -28,7 +28,7 @@ aten = torch.ops.aten
 @rule(aten.relu.default)
 def relu(call: Call, gradient: Tensor) -> Gradients:
     """The guided rule of Springenberg et al. (ICLR 2015 workshop, section 3.4) also drops negative gradients."""
-    positive = (call.output > 0).to(gradient.dtype)
+    positive = torch.sign(call.output)  # 1 where the ReLU was open, else 0
     return {"self": call.per_class(torch.mul, F.relu(gradient) if call.guided else gradient, positive)}
 
 
@@ -112,7 +112,7 @@ def linear(call: Call, gradient: Tensor) -> Gradients:
 def max_pool2d(call: Call, gradient: Tensor) -> Gradients:
     """To the first maximum of each window."""
     kernel, padding = _pair(call["kernel_size"]), _pair(call["padding"])
-    stride = _pair(call["stride"] or kernel)
+    stride = _pair(call["stride"]) if call["stride"] else kernel
     if _pair(call["dilation"]) != (1, 1):
         raise InputError(f"max_pool2d: expected dilation 1, found {call['dilation']}")
     winner = pooling.first_maximum(call["self"], gradient.shape[2:], kernel, stride, padding)
@@ -131,7 +131,7 @@ def max_pool2d(call: Call, gradient: Tensor) -> Gradients:
 def avg_pool2d(call: Call, gradient: Tensor) -> Gradients:
     """In equal shares to each window."""
     kernel, padding = _pair(call["kernel_size"]), _pair(call["padding"])
-    stride = _pair(call["stride"] or kernel)
+    stride = _pair(call["stride"]) if call["stride"] else kernel
     if call["ceil_mode"] or (any(padding) and not call["count_include_pad"]):
         raise InputError("avg_pool2d: expected ceil_mode=False and count_include_pad=True: all windows count alike")
     share = gradient * (1 / (call["divisor_override"] or math.prod(kernel)))
@@ -143,7 +143,9 @@ def adaptive_avg_pool2d(call: Call, gradient: Tensor) -> Gradients:
     """In equal shares to each window; the windows must tile the input."""
     (height, width), (rows, columns) = call["self"].shape[2:], gradient.shape[2:]
     if height % rows or width % columns:
-        raise InputError(f"adaptive_avg_pool2d: expected windows that tile {height} x {width}, found {rows} x {columns}")
+        raise InputError(
+            f"adaptive_avg_pool2d: expected windows that tile {height} x {width}, found {rows} x {columns}"
+        )
     window = (height // rows, width // columns)
     share = gradient * (1 / math.prod(window))
     if (rows, columns) == (1, 1):
@@ -230,7 +232,7 @@ def transpose(call: Call, gradient: Tensor) -> Gradients:
 def cat(call: Call, gradient: Tensor) -> Gradients:
     """To each part its slice."""
     dim = call["dim"]
-    return {"tensors": gradient.split([tensor.shape[dim] for tensor in call["tensors"]], dim)}
+    return {"tensors": torch.split(gradient, [tensor.shape[dim] for tensor in call["tensors"]], dim)}
 
 
 @rule(aten.stack.default)
@@ -246,7 +248,7 @@ def constant_pad_nd(call: Call, gradient: Tensor) -> Gradients:
 
 
 @rule(aten.clone.default, aten.contiguous.default, aten.alias.default)
-def identity(call: Call, gradient: Tensor) -> Gradients:
+def identity(_: Call, gradient: Tensor) -> Gradients:
     """Nothing changes."""
     return {"self": gradient}
 

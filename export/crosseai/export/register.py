@@ -1,0 +1,98 @@
+"""Exported graphs in the MLflow model registry. The only module of the export package that knows MLflow."""
+
+import os
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported: nothing leaves this machine
+
+import mlflow.onnx
+import numpy as np
+import onnx
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+from mlflow.types import Schema, TensorSpec
+
+from crosseai import contract
+from crosseai.contract import InputError, ModelSpec
+from crosseai.export.onnx_export import ExportReport
+from crosseai.training.tracking import resolve_run, tracking_uri
+
+SHA256_TAG = "onnx_sha256"
+
+
+def register(report: ExportReport, uri: str) -> int:
+    """Register an exported graph as the next version of the model that its spec names.
+
+    The version's folder has MLflow's ONNX flavour (``MLmodel``, signature, requirements), the very file that was
+    exported, and ``model_spec.json``. It belongs to the run that trained the model.
+
+    Parameters
+    ----------
+    report
+        The export.
+    uri
+        Where the model came from: ``runs:/ID``, ``models:/NAME/VERSION`` or a checkpoint folder.
+
+    Returns
+    -------
+    int
+        The version.
+
+    Raises
+    ------
+    InputError
+        If there is no such run, or MLflow refuses.
+    """
+    client = MlflowClient(tracking_uri(), registry_uri=tracking_uri())
+    run_id = resolve_run(uri)
+    artifact = f"onnx-{report.sha256[:12]}"
+    try:
+        with tempfile.TemporaryDirectory(prefix="crosseai-register-") as scratch:
+            folder = Path(scratch) / artifact
+            _save(report, folder)
+            client.log_artifacts(run_id, str(folder), artifact)
+        source = f"{client.get_run(run_id).info.artifact_uri}/{artifact}"
+        _ensure_registered_model(client, report.spec.name)
+        tags = {SHA256_TAG: report.sha256, "precision": report.spec.precision, "layer": report.spec.layer}
+        created = client.create_model_version(report.spec.name, source, run_id=run_id, tags=tags)
+    except MlflowException as error:
+        raise InputError(f"registering {report.path}: MLflow at {tracking_uri()} answers: {error}") from error
+    return int(created.version)
+
+
+def _save(report: ExportReport, folder: Path) -> None:
+    mlflow.onnx.save_model(
+        onnx.load(report.path),
+        folder,
+        signature=_signature(report.spec),
+        pip_requirements=[f"onnxruntime=={version('onnxruntime')}", f"numpy=={version('numpy')}"],
+        onnx_execution_providers=["CPUExecutionProvider"],
+        save_as_external_data=False,
+    )
+    (folder / contract.MODEL_FILENAME).write_bytes(report.path.read_bytes())  # not as mlflow serialises it
+    report.spec.save(folder)
+
+
+def _signature(spec: ModelSpec) -> ModelSignature:
+    inputs, outputs = (
+        Schema(
+            [
+                TensorSpec(np.dtype(t.dtype), tuple(-1 if isinstance(d, str) else d for d in t.shape), t.name)
+                for t in tensors
+            ]
+        )
+        for tensors in (spec.inputs, spec.outputs)
+    )
+    return ModelSignature(inputs, outputs)
+
+
+def _ensure_registered_model(client: MlflowClient, name: str) -> None:
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+            raise
