@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -116,7 +115,6 @@ def _row_of_pictures(aspect: float) -> tuple[Figure, list[Axes]]:
     width = 5 * _PICTURE_WIDTH + 6 * _GAP
     height = _TOP + _PICTURE_WIDTH * aspect + _BOTTOM
     figure = Figure(figsize=(width, height), facecolor="white")
-    FigureCanvasAgg(figure)
     axes = []
     for column in range(5):
         left = _GAP + column * (_PICTURE_WIDTH + _GAP)
@@ -193,7 +191,7 @@ def _add_captions(
         "Box on the radiograph" if finding.box_image_px != NO_BOX else "No box",
     )
     for letter, title, axis in zip("abcde", titles, axes, strict=True):
-        axis.set_title(f"$\\bf{{{letter}}}$  {title}", fontsize=8.5, loc="left", pad=3)
+        axis.set_title(f"({letter}) {title}", fontsize=8.5, loc="left", pad=3)
     height, left = figure.get_figheight(), axes[0].get_position().x0
     probability = f"probability {finding.probability:.2f}, box score {finding.score:.0f}"
     settings = (

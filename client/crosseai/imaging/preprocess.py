@@ -35,7 +35,10 @@ def preprocess(radiograph: Radiograph, spec: ModelSpec) -> npt.NDArray[np.uint8]
 
 
 def to_display(radiograph: Radiograph) -> npt.NDArray[np.uint8]:
-    """The radiograph as a screen shows it: uint8, shape ``(H, W)``, the display range as 0..255."""
+    """The radiograph as a screen shows it: uint8, shape ``(H, W)``, the display range as 0..255.
+
+    An 8-bit radiograph that is shown as it is shares its memory with the result.
+    """
     return _window(radiograph.pixels, radiograph.display_range)
 
 
