@@ -46,10 +46,10 @@ class Exposure:
 def draw_exposure(rng: np.random.Generator, *, portable: bool) -> Exposure:
     """A random technique; portable (AP) images have less dose and more scatter."""
     return Exposure(
-        dose=float(np.exp(rng.normal(np.log(5e4 if portable else 1.2e5), 0.35))),
+        dose=float(np.exp(rng.normal(np.log(1e5 if portable else 2.5e5), 0.35))),
         scatter=rng.uniform(0.4, 0.8) if portable else rng.uniform(0.2, 0.5),
         sharpness_mm=rng.uniform(0.3, 0.6),
-        compression=rng.uniform(0.1, 0.45),
+        compression=rng.uniform(0.25, 0.6),
         enhancement=rng.uniform(0.1, 0.7),
         dark=rng.normal(0, 0.12),
         bright=rng.normal(0, 0.12),
