@@ -10,8 +10,7 @@ import numpy.typing as npt
 from crosseai.client.files import atomic_path
 from crosseai.client.pipeline import ExplanationMaps, ScoredImage
 from crosseai.contract import Box, BoxParameters, Finding, InputError, OutputError, box_preset
-from crosseai.imaging import box_to_image_px
-from crosseai.imaging.overlay import draw_overlay
+from crosseai.imaging import box_to_image_px, draw_overlay
 from crosseai.postproc import fuse, localize
 
 Picture = Literal["overlay", "panel"]
@@ -70,7 +69,7 @@ def _write_overlay(image: ScoredImage, folder: Path) -> None:
 def _write_panel(
     image: ScoredImage, finding: Finding, maps: ExplanationMaps, parameters: BoxParameters, folder: Path
 ) -> None:
-    from crosseai.imaging.panel import draw_panel, save_panel  # Matplotlib: half a second that most runs can do without
+    from crosseai.imaging.panel import draw_panel, encode_panel  # imports Matplotlib, which most runs do not need
 
     panel = draw_panel(
         image.radiograph,
@@ -83,7 +82,7 @@ def _write_panel(
         heatmap_box=_heatmap_box(image, maps),
     )
     with atomic_path(folder / f"{image.result.image_id}_{finding.disease}.png") as partial:
-        save_panel(panel, partial)
+        partial.write_bytes(encode_panel(panel))
 
 
 def _heatmap_box(image: ScoredImage, maps: ExplanationMaps) -> Box:

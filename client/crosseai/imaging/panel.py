@@ -1,6 +1,6 @@
 """How a box came about, in one row of pictures: figure 3 of the CrossEAI paper (arXiv 2310.19835)."""
 
-from pathlib import Path
+import io
 from typing import Any, TypeAlias
 
 import cv2
@@ -78,7 +78,7 @@ def draw_panel(
     Returns
     -------
     Figure
-        To be written by :func:`save_panel`, or by ``Figure.savefig`` in any of Matplotlib's formats.
+        For :func:`encode_panel`, or by ``Figure.savefig`` in any of Matplotlib's formats.
     """
     figure, axes = _row_of_pictures(radiograph.height / radiograph.width)
     frame = (0, radiograph.width, radiograph.height, 0)
@@ -103,11 +103,11 @@ def draw_panel(
     return figure
 
 
-def save_panel(panel: Figure, path: Path) -> None:
-    """Write a panel as PNG; the file appears whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    panel.savefig(partial, format="png", dpi=_DPI, pil_kwargs={"compress_level": 3})
-    partial.replace(path)
+def encode_panel(panel: Figure) -> bytes:
+    """A panel as the content of a PNG file."""
+    png = io.BytesIO()
+    panel.savefig(png, format="png", dpi=_DPI, pil_kwargs={"compress_level": 3})
+    return png.getvalue()
 
 
 def _row_of_pictures(aspect: float) -> tuple[Figure, list[Axes]]:
