@@ -72,6 +72,8 @@ def fetch(reference: str | None) -> Iterator[FetchedModel]:
 
 def _download(reference: str | None, target: Path) -> FetchedModel:
     """Download a registered version, complete, and compare it with its checksum."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read by the import; nothing leaves this machine
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # 7 take minutes when nobody answers
     from mlflow import MlflowClient
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
@@ -85,7 +87,7 @@ def _download(reference: str | None, target: Path) -> FetchedModel:
         found = _default(client) if reference is None else _named(client, reference)
         source = f"models:/{found.name}/{found.version}"
         folder = Path(download_artifacts(source, dst_path=str(target), tracking_uri=uri, registry_uri=uri))
-    except MlflowException as error:
+    except (MlflowException, OSError) as error:
         raise InputError(f"{reference or REGISTERED_NAME}: cannot be had from the registry {uri}: {error}") from error
     expected = found.tags.get(SHA256_TAG)
     if expected is not None and sha256_of(folder / MODEL_FILENAME) != expected:
