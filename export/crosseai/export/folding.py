@@ -53,9 +53,9 @@ def _fold_batch_norm(module: fx.GraphModule, node: fx.Node) -> None:
     shift = shift if bias is None else shift + constant(module, bias).double()
     if x.target is aten.conv2d.default and len(x.users) == 1 and _is_constant(x.args[1]):
         result = _fold_into_convolution(module, x, scale, shift)
+        result.meta["nn_module_stack"] = node.meta["nn_module_stack"]  # the batch norm's output is now this node's
     else:
         result = _scale_and_shift(module, node, scale, shift)
-    result.meta["nn_module_stack"] = node.meta.get("nn_module_stack", {})
     for user in list(node.users):
         if user.target is operator.getitem:  # of (output, saved mean, saved variance) only the output is used
             user.replace_all_uses_with(result)
@@ -81,6 +81,6 @@ def _scale_and_shift(module: fx.GraphModule, node: fx.Node, scale: Tensor, shift
     with module.graph.inserting_before(node):
         product = module.graph.call_function(aten.mul.Tensor, (x, factor))
         result = module.graph.call_function(aten.add.Tensor, (product, offset))
-    product.meta.update(x.meta)
-    result.meta.update(x.meta)
+    for step in (product, result):
+        step.meta = {"val": x.meta["val"], "nn_module_stack": node.meta["nn_module_stack"]}
     return result

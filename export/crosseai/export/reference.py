@@ -17,6 +17,7 @@ from torch.export import ExportedProgram, unflatten
 from torch.overrides import TorchFunctionMode
 
 from crosseai.contract import ModelSpec
+from crosseai.export.noise import quiet_torch
 
 Array = npt.NDArray[Any]
 
@@ -96,7 +97,8 @@ class EagerReference:
     """
 
     def __init__(self, model: nn.Module | ExportedProgram, spec: ModelSpec, dtype: torch.dtype) -> None:
-        self.model = unflatten(model) if isinstance(model, ExportedProgram) else copy.deepcopy(model)
+        with quiet_torch():
+            self.model = unflatten(model) if isinstance(model, ExportedProgram) else copy.deepcopy(model)
         self.model.to(dtype)
         self.dtype = dtype
         self.spec = spec

@@ -55,7 +55,7 @@ def silu(call: Call, gradient: Tensor) -> Gradients:
 def hardtanh(call: Call, gradient: Tensor) -> Gradients:
     """One strictly between the bounds (``ReLU6`` is ``hardtanh(x, 0, 6)``); not guided."""
     inside = (call["self"] > call["min_val"]) & (call["self"] < call["max_val"])
-    return {"self": call.per_class(torch.mul, gradient, inside.to(gradient.dtype))}
+    return {"self": call.per_class(torch.mul, gradient, inside)}
 
 
 @rule(aten.add.Tensor)
@@ -118,7 +118,7 @@ def max_pool2d(call: Call, gradient: Tensor) -> Gradients:
     winner = pooling.first_maximum(call["self"], gradient.shape[2:], kernel, stride, padding)
     return {
         "self": pooling.spread(
-            lambda tap: call.per_class(torch.mul, gradient, winner[tap].to(gradient.dtype)),
+            lambda tap: call.per_class(torch.mul, gradient, winner[tap]),
             call["self"].shape[2:],
             kernel,
             stride,
@@ -174,7 +174,7 @@ def max_(call: Call, gradient: Tensor) -> Gradients:
     indices = _kept(call, call.output[1], [dim])
     ranks = torch.arange(call["self"].shape[dim], device=indices.device)
     winner = ranks.reshape([-1 if d == dim else 1 for d in range(indices.ndim)]) == indices
-    return {"self": call.per_class(torch.mul, _kept(call, gradient, [dim]), winner.to(gradient.dtype))}
+    return {"self": call.per_class(torch.mul, _kept(call, gradient, [dim]), winner)}
 
 
 @rule(aten.amax.default)

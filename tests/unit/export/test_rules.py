@@ -1,0 +1,139 @@
+"""Every reverse rule against autograd, K classes at once against one at a time."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import crosseai.export.rules  # noqa: F401
+from crosseai.contract import InputError
+from crosseai.export.reverse import RULES, Call
+
+aten = torch.ops.aten
+N, K = 2, 3
+
+
+def random(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)), dtype=torch.float64)
+
+
+def tied(*shape: int) -> Tensor:
+    """Few distinct values, so that maxima tie."""
+    return random(*shape).mul(1.5).round()
+
+
+X = random(N, 4, 6, 6)
+CASES: dict[str, tuple[Any, dict[str, Any], tuple[str, ...]]] = {
+    "relu": (aten.relu.default, {"self": X}, ("self",)),
+    "sigmoid": (aten.sigmoid.default, {"self": X}, ("self",)),
+    "tanh": (aten.tanh.default, {"self": X}, ("self",)),
+    "silu": (aten.silu.default, {"self": X}, ("self",)),
+    "relu6": (aten.hardtanh.default, {"self": X * 5, "min_val": 0, "max_val": 6}, ("self",)),
+    "add": (aten.add.Tensor, {"self": X, "other": X * 2}, ("self", "other")),
+    "add a gate": (aten.add.Tensor, {"self": X, "other": random(N, 4, 1, 1)}, ("self", "other")),
+    "add a constant": (aten.add.Tensor, {"self": X, "other": random(4, 1, 1)}, ("self",)),
+    "add scaled": (aten.add.Tensor, {"self": X, "other": X * 2, "alpha": 3}, ("self", "other")),
+    "sub": (aten.sub.Tensor, {"self": X, "other": random(N, 1, 6, 1)}, ("self", "other")),
+    "mul": (aten.mul.Tensor, {"self": X, "other": X + 1}, ("self", "other")),
+    "mul a gate": (aten.mul.Tensor, {"self": X, "other": random(N, 4, 1, 1)}, ("self", "other")),
+    "mul a constant": (aten.mul.Tensor, {"self": X, "other": random(4, 1, 1)}, ("self",)),
+    "mul a number": (aten.mul.Tensor, {"self": X, "other": 0.25}, ("self",)),
+    "div": (aten.div.Tensor, {"self": X, "other": random(N, 4, 6, 6) + 5}, ("self", "other")),
+    "div by a number": (aten.div.Tensor, {"self": X, "other": 3}, ("self",)),
+    "conv": (aten.conv2d.default, {"input": X, "weight": random(5, 4, 3, 3), "padding": [1, 1]}, ("input",)),
+    "linear": (aten.linear.default, {"input": random(N, 7), "weight": random(5, 7)}, ("input",)),
+    "max pool": (
+        aten.max_pool2d.default,
+        {"self": tied(N, 4, 7, 7), "kernel_size": [3], "stride": [2], "padding": [1]},
+        ("self",),
+    ),
+    "average pool": (aten.avg_pool2d.default, {"self": X, "kernel_size": [2, 2]}, ("self",)),
+    "average pool, overlapping": (
+        aten.avg_pool2d.default,
+        {"self": X, "kernel_size": [3], "stride": [2], "padding": [1]},
+        ("self",),
+    ),
+    "global average": (aten.adaptive_avg_pool2d.default, {"self": X, "output_size": [1, 1]}, ("self",)),
+    "tiled average": (aten.adaptive_avg_pool2d.default, {"self": X, "output_size": [3, 2]}, ("self",)),
+    "mean": (aten.mean.dim, {"self": X, "dim": [2, 3]}, ("self",)),
+    "mean, kept": (aten.mean.dim, {"self": X, "dim": [-1], "keepdim": True}, ("self",)),
+    "sum": (aten.sum.dim_IntList, {"self": X, "dim": [1]}, ("self",)),
+    "max over channels": (aten.max.dim, {"self": tied(N, 4, 6, 6), "dim": 1}, ("self",)),
+    "max over columns, kept": (aten.max.dim, {"self": tied(N, 4, 6, 6), "dim": -1, "keepdim": True}, ("self",)),
+    "amax": (aten.amax.default, {"self": tied(N, 4, 6, 6), "dim": [2, 3]}, ("self",)),
+    "flatten": (aten.flatten.using_ints, {"self": X, "start_dim": 1}, ("self",)),
+    "view": (aten.view.default, {"self": X, "size": [N, 2, 2, 36]}, ("self",)),
+    "squeeze": (aten.squeeze.dim, {"self": random(N, 1, 5), "dim": 1}, ("self",)),
+    "unsqueeze": (aten.unsqueeze.default, {"self": X, "dim": 2}, ("self",)),
+    "permute": (aten.permute.default, {"self": X, "dims": [0, 3, 1, 2]}, ("self",)),
+    "transpose": (aten.transpose.int, {"self": X, "dim0": 1, "dim1": 3}, ("self",)),
+    "cat": (aten.cat.default, {"tensors": [X, random(N, 2, 6, 6)], "dim": 1}, ("tensors",)),
+    "stack": (aten.stack.default, {"tensors": [X, X + 1], "dim": 1}, ("tensors",)),
+    "pad": (aten.constant_pad_nd.default, {"self": X, "pad": [1, 2, 0, 1]}, ("self",)),
+    "crop": (aten.constant_pad_nd.default, {"self": X, "pad": [-1, 0, -2, 0]}, ("self",)),
+    "clone": (aten.clone.default, {"self": X}, ("self",)),
+}
+
+
+def call_of(operator: Any, given: dict[str, Any], wanted: tuple[str, ...], *, guided: bool = False) -> Call:
+    arguments = {a.name: given.get(a.name, a.default_value) for a in operator._schema.arguments}
+    return Call(arguments, operator(**given), frozenset(wanted), K, guided)
+
+
+def first(output: Any) -> Tensor:
+    """The differentiable output: of ``max.dim`` the values."""
+    return output if isinstance(output, Tensor) else output[0]
+
+
+def autograd(operator: Any, given: dict[str, Any], names: tuple[str, ...], cotangent: Tensor) -> list[Tensor]:
+    leaves: list[Tensor] = []
+
+    def leaf(value: Tensor) -> Tensor:
+        leaves.append(value.clone().requires_grad_(True))
+        return leaves[-1]
+
+    traced = {n: [leaf(t) for t in given[n]] if isinstance(given[n], list) else leaf(given[n]) for n in names}
+    return list(torch.autograd.grad(first(operator(**{**given, **traced})), leaves, cotangent))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rule_equals_autograd(name: str) -> None:
+    operator, given, wanted = CASES[name]
+    call = call_of(operator, given, wanted)
+    shape = first(call.output).shape
+    cotangents = random(N, K, *shape[1:])
+    parts = RULES[operator](call, cotangents.flatten(0, 1))
+    found = [t for n in wanted for t in ([parts[n]] if isinstance(parts[n], Tensor) else parts[n])]
+    for k in range(K):
+        expected = autograd(operator, given, wanted, cotangents[:, k])
+        for have, want in zip(found, expected, strict=True):
+            per_class = have.unflatten(0, (N, K))[:, k].expand_as(want)  # a rule may leave constant dimensions at 1
+            torch.testing.assert_close(per_class, want)
+
+
+def test_every_rule_is_tested() -> None:
+    same = {aten.reshape.default, aten._unsafe_view.default, aten.squeeze.dims, aten.contiguous.default}
+    assert set(RULES) - same - {aten.alias.default} == {operator for operator, _, _ in CASES.values()}
+
+
+def test_guided_relu_passes_positive_gradients_of_open_units() -> None:
+    call = call_of(aten.relu.default, {"self": torch.tensor([[-1.0, 0.0, 2.0, 2.0]])}, ("self",), guided=True)
+    gradient = torch.tensor([[3.0, 3.0, -3.0, 3.0], [1.0, 1.0, 1.0, -1.0], [-1.0, 0.0, 0.0, 0.0]])
+    found = RULES[aten.relu.default](call, gradient)["self"]
+    assert isinstance(found, Tensor)
+    assert found.tolist() == [[0, 0, 0, 3], [0, 0, 1, 0], [0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("operator", "given"),
+    [
+        (aten.max_pool2d.default, {"self": X, "kernel_size": [2, 2], "dilation": [2, 2]}),
+        (aten.avg_pool2d.default, {"self": X, "kernel_size": [3, 3], "stride": [2, 2], "ceil_mode": True}),
+        (aten.adaptive_avg_pool2d.default, {"self": X, "output_size": [4, 4]}),
+    ],
+)
+def test_geometry_without_a_rule_is_refused(operator: Any, given: dict[str, Any]) -> None:
+    call = call_of(operator, given, ("self",))
+    with pytest.raises(InputError, match="expected"):
+        RULES[operator](call, torch.ones_like(call.output).repeat_interleave(K, 0))
