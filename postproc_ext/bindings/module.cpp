@@ -122,7 +122,7 @@ Array<std::uint8_t> binarize(const py::object& fused, double threshold) {
     Array<std::uint8_t> mask({map.shape(0), map.shape(1)});
     std::uint8_t* ones = mask.mutable_data();
     const py::gil_scoped_release released;
-    pp::binarize(pixels, pp::maximum(pixels), threshold, ones);
+    pp::binarize(pixels, threshold, ones);
     return mask;
 }
 
@@ -194,10 +194,10 @@ py::tuple localize(const py::object& heatmaps, const py::object& gradient_maps, 
                              checked<std::uint8_t, pp::InvalidMap>(gradient_maps, "gradient_maps",
                                                                    "uint8 or float32 [maps, height, width]", 3),
                              parameters, threads);
-    return localize_maps(heat,
-                         checked<float, pp::InvalidMap>(gradient_maps, "gradient_maps",
-                                                        "uint8 or float32 [maps, height, width]", 3),
-                         parameters, threads);
+    return localize_maps(
+        heat,
+        checked<float, pp::InvalidMap>(gradient_maps, "gradient_maps", "uint8 or float32 [maps, height, width]", 3),
+        parameters, threads);
 }
 
 /// Python owns the exceptions. Looked up when raised, so no interpreter's object is kept in static memory.
@@ -318,8 +318,8 @@ crosseai.contract.InvalidMapError
     If the map has the wrong dtype, shape or memory layout, is empty or not finite, or ``threshold`` is out of range.
 )");
 
-    m.def("maximal_rectangles", maximal_rectangles, "mask"_a, py::kw_only(),
-          "max_candidates"_a = paper.max_candidates, "min_area"_a = paper.min_area,
+    m.def("maximal_rectangles", maximal_rectangles, "mask"_a, py::kw_only(), "max_candidates"_a = paper.max_candidates,
+          "min_area"_a = paper.min_area,
           R"(Largest disjoint rectangles of ones, the largest first.
 
 Each rectangle is cleared before the next one is sought. Of equally large ones the smallest y0 comes first, then x0,

@@ -63,8 +63,8 @@ void require_inside(MaskView mask, const std::vector<Box>& boxes) {
     for (const Box& box : boxes) {
         if (0 <= box.x0 && box.x0 < box.x1 && box.x1 <= width && 0 <= box.y0 && box.y0 < box.y1 && box.y1 <= height)
             continue;
-        throw InvalidMask("rectangles: expected x0 < x1 and y0 < y1 inside a mask of height " +
-                          std::to_string(height) + " and width " + std::to_string(width) + ", found " + text(box));
+        throw InvalidMask("rectangles: expected x0 < x1 and y0 < y1 inside a mask of height " + std::to_string(height) +
+                          " and width " + std::to_string(width) + ", found " + text(box));
     }
 }
 

@@ -9,6 +9,17 @@
 namespace crosseai::postproc {
 namespace {
 
+// By value: std::min and std::max return references, which keeps the compiler from vectorising a reduction.
+template <class Value>
+constexpr Value lesser(Value a, Value b) {
+    return a < b ? a : b;
+}
+
+template <class Value>
+constexpr Value greater(Value a, Value b) {
+    return a > b ? a : b;
+}
+
 template <class Value>
 struct Range {
     Value low = std::numeric_limits<Value>::max();
@@ -26,19 +37,17 @@ template <class Pixel>
     Pixel high = pixels[0];
 #pragma omp simd reduction(min : low) reduction(max : high)
     for (std::size_t i = 0; i < size; ++i) {
-        low = std::min(low, pixels[i]);
-        high = std::max(high, pixels[i]);
+        low = lesser(low, pixels[i]);
+        high = greater(high, pixels[i]);
     }
     return {low, high};
 }
 
-CROSSEAI_MULTIVERSION Range<std::uint8_t> gradient_range(const std::uint8_t* pixels, std::size_t size) {
+CROSSEAI_MULTIVERSION Range<std::uint8_t> pixel_range(const std::uint8_t* pixels, std::size_t size) {
     return range_of(pixels, size);
 }
 
-CROSSEAI_MULTIVERSION Range<float> gradient_range(const float* pixels, std::size_t size) {
-    return range_of(pixels, size);
-}
+CROSSEAI_MULTIVERSION Range<float> pixel_range(const float* pixels, std::size_t size) { return range_of(pixels, size); }
 
 CROSSEAI_MULTIVERSION Range<double> blended_range(const double* lower, const double* upper, double weight,
                                                   std::size_t width) {
@@ -47,8 +56,8 @@ CROSSEAI_MULTIVERSION Range<double> blended_range(const double* lower, const dou
 #pragma omp simd reduction(min : low) reduction(max : high)
     for (std::size_t x = 0; x < width; ++x) {
         const double value = lower[x] + weight * (upper[x] - lower[x]);
-        low = std::min(low, value);
-        high = std::max(high, value);
+        low = lesser(low, value);
+        high = greater(high, value);
     }
     return {low, high};
 }
@@ -58,31 +67,25 @@ template <class Pixel>
 using Wide = std::conditional_t<std::is_same_v<Pixel, float>, double, float>;
 
 template <class Pixel>
-[[gnu::always_inline]] inline float fuse_row_of(const float* lower, const float* upper, float weight,
-                                                const Pixel* gradient, Pixel gradient_low, double gradient_scale,
-                                                std::size_t width, float* fused) {
-    using Real = Wide<Pixel>;
-    const auto low = static_cast<Real>(gradient_low);
-    const auto scale = static_cast<Real>(gradient_scale);
-    float peak = 0.0F;
-#pragma omp simd reduction(max : peak)
+[[gnu::always_inline]] inline void fuse_row_of(const float* lower, const float* upper, float weight,
+                                               const Pixel* gradient, Pixel gradient_low, double gradient_scale,
+                                               std::size_t width, float* __restrict fused) {
+    const auto low = static_cast<Wide<Pixel>>(gradient_low);
+    const auto scale = static_cast<Wide<Pixel>>(gradient_scale);
     for (std::size_t x = 0; x < width; ++x) {
-        const float heat = std::max(lower[x] + weight * (upper[x] - lower[x]), 0.0F);
-        fused[x] = heat + static_cast<float>((static_cast<Real>(gradient[x]) - low) * scale);
-        peak = std::max(peak, fused[x]);
+        const float heat = greater(lower[x] + weight * (upper[x] - lower[x]), 0.0F);
+        fused[x] = heat + static_cast<float>((static_cast<Wide<Pixel>>(gradient[x]) - low) * scale);
     }
-    return peak;
 }
 
-CROSSEAI_MULTIVERSION float fuse_row(const float* lower, const float* upper, float weight,
-                                     const std::uint8_t* gradient, std::uint8_t gradient_low, double gradient_scale,
-                                     std::size_t width, float* fused) {
-    return fuse_row_of(lower, upper, weight, gradient, gradient_low, gradient_scale, width, fused);
+CROSSEAI_MULTIVERSION void fuse_row(const float* lower, const float* upper, float weight, const std::uint8_t* gradient,
+                                    std::uint8_t gradient_low, double gradient_scale, std::size_t width, float* fused) {
+    fuse_row_of(lower, upper, weight, gradient, gradient_low, gradient_scale, width, fused);
 }
 
-CROSSEAI_MULTIVERSION float fuse_row(const float* lower, const float* upper, float weight, const float* gradient,
-                                     float gradient_low, double gradient_scale, std::size_t width, float* fused) {
-    return fuse_row_of(lower, upper, weight, gradient, gradient_low, gradient_scale, width, fused);
+CROSSEAI_MULTIVERSION void fuse_row(const float* lower, const float* upper, float weight, const float* gradient,
+                                    float gradient_low, double gradient_scale, std::size_t width, float* fused) {
+    fuse_row_of(lower, upper, weight, gradient, gradient_low, gradient_scale, width, fused);
 }
 
 CROSSEAI_MULTIVERSION void above(const float* pixels, float limit, std::size_t size, std::uint8_t* mask) {
@@ -120,8 +123,8 @@ void Fusion::enlarge_heatmap(MapView heatmap, std::size_t height, std::size_t wi
     // A column is monotonic between two input rows: the extremes lie in the first or last output row between them.
     Range<double> range;
     for (std::size_t y = 0; y < height; ++y) {
-        const bool inner = y > 0 && y + 1 < height && rows_[y - 1].lower == rows_[y].lower &&
-                           rows_[y + 1].lower == rows_[y].lower;
+        const bool inner =
+            y > 0 && y + 1 < height && rows_[y - 1].lower == rows_[y].lower && rows_[y + 1].lower == rows_[y].lower;
         if (inner) continue;
         const auto row = blended_range(wide_.data() + rows_[y].lower * width, wide_.data() + rows_[y].upper * width,
                                        rows_[y].weight, width);
@@ -138,35 +141,30 @@ void Fusion::enlarge_heatmap(MapView heatmap, std::size_t height, std::size_t wi
 namespace {
 
 template <class Tap, class Pixel>
-float fuse_rows(const std::vector<Tap>& rows, const std::vector<float>& heat, ImageView<Pixel> gradient_map,
-                double gradient_peak, float* fused) {
-    const auto range = gradient_range(gradient_map.data, gradient_map.size());
+void fuse_rows(const std::vector<Tap>& rows, const std::vector<float>& heat, ImageView<Pixel> gradient_map,
+               double gradient_peak, float* fused) {
+    const auto range = pixel_range(gradient_map.data, gradient_map.size());
     const double scale = range.scale(gradient_peak);
     const std::size_t width = gradient_map.width;
-    float peak = 0.0F;
-    for (std::size_t y = 0; y < gradient_map.height; ++y) {
-        peak = std::max(peak, fuse_row(heat.data() + rows[y].lower * width, heat.data() + rows[y].upper * width,
-                                       static_cast<float>(rows[y].weight), gradient_map.row(y), range.low, scale, width,
-                                       fused + y * width));
-    }
-    return peak;
+    for (std::size_t y = 0; y < gradient_map.height; ++y)
+        fuse_row(heat.data() + rows[y].lower * width, heat.data() + rows[y].upper * width,
+                 static_cast<float>(rows[y].weight), gradient_map.row(y), range.low, scale, width, fused + y * width);
 }
 
 }  // namespace
 
-float Fusion::operator()(MapView heatmap, MaskView gradient_map, double t, float* fused) {
+void Fusion::operator()(MapView heatmap, MaskView gradient_map, double t, float* fused) {
     enlarge_heatmap(heatmap, gradient_map.height, gradient_map.width, 255.0 * t);
-    return fuse_rows(rows_, wide_scaled_, gradient_map, 255.0 * (1.0 - t), fused);
+    fuse_rows(rows_, wide_scaled_, gradient_map, 255.0 * (1.0 - t), fused);
 }
 
-float Fusion::operator()(MapView heatmap, MapView gradient_map, double t, float* fused) {
+void Fusion::operator()(MapView heatmap, MapView gradient_map, double t, float* fused) {
     enlarge_heatmap(heatmap, gradient_map.height, gradient_map.width, 255.0 * t);
-    return fuse_rows(rows_, wide_scaled_, gradient_map, 255.0 * (1.0 - t), fused);
+    fuse_rows(rows_, wide_scaled_, gradient_map, 255.0 * (1.0 - t), fused);
 }
 
-float maximum(MapView map) { return gradient_range(map.data, map.size()).high; }
-
-void binarize(MapView fused, float peak, double threshold, std::uint8_t* mask) {
+void binarize(MapView fused, double threshold, std::uint8_t* mask) {
+    const float peak = pixel_range(fused.data, fused.size()).high;
     const float limit =
         peak > 0.0F ? static_cast<float>(threshold * static_cast<double>(peak)) : std::numeric_limits<float>::max();
     above(fused.data, limit, fused.size(), mask);

@@ -16,17 +16,17 @@
 namespace crosseai::postproc {
 namespace {
 
-/// One thread's workspace.
+/// The algorithm with its workspace, so that only the first map of a size allocates memory.
 class Localizer {
-   public:
-    Localizer(std::size_t height, std::size_t width) : fused_(height * width), mask_(height * width) {}
-
+ public:
     template <class Pixel>
     Selection operator()(MapView heatmap, ImageView<Pixel> gradient_map, const Parameters& parameters, Box& box) {
+        fused_.resize(gradient_map.size());
+        mask_.resize(gradient_map.size());
         const MapView fused{fused_.data(), gradient_map.height, gradient_map.width};
         const MaskView mask{mask_.data(), gradient_map.height, gradient_map.width};
-        const float peak = fuse_(heatmap, gradient_map, parameters.t, fused_.data());
-        binarize(fused, peak, parameters.threshold, mask_.data());
+        fuse_(heatmap, gradient_map, parameters.t, fused_.data());
+        binarize(fused, parameters.threshold, mask_.data());
         maximal_rectangles(mask, static_cast<std::size_t>(parameters.max_candidates), parameters.min_area, search_,
                            candidates_);
         expand_.start(mask);
@@ -36,7 +36,7 @@ class Localizer {
         return best;
     }
 
-   private:
+ private:
     std::vector<float> fused_;
     std::vector<std::uint8_t> mask_;
     std::vector<Box> candidates_;
@@ -94,7 +94,7 @@ void localize_batch(Batch<float> heatmaps, Batch<Pixel> gradient_maps, const Par
     const auto wanted = threads > 0 ? static_cast<std::size_t>(threads) : std::thread::hardware_concurrency();
     std::atomic<std::size_t> next{0};
     run_on_threads(std::min(std::max<std::size_t>(wanted, 1), heatmaps.count), [&] {
-        Localizer localizer(gradient_maps.height, gradient_maps.width);
+        thread_local Localizer localizer;  // the calling thread finds it again at its next call
         for (std::size_t i = next++; i < heatmaps.count; i = next++)
             scores[i] = localizer(heatmaps[i], gradient_maps[i], parameters, boxes[i]).score;
     });

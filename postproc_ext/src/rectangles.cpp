@@ -1,6 +1,8 @@
 #include "crosseai/postproc/rectangles.hpp"
 
 #include <algorithm>
+#include <array>
+#include <cstring>
 #include <tuple>
 
 #include "multiversion.hpp"
@@ -8,113 +10,221 @@
 namespace crosseai::postproc {
 namespace {
 
+using std::size_t;
 using std::uint16_t;
 using std::uint32_t;
+using std::uint64_t;
 using std::uint8_t;
 
-struct RowState {
-    uint16_t* up;
-    uint16_t* left;
-    uint16_t* right;
+constexpr uint16_t no_limit = 0xffff;  // `left` and `right` of a zero: it does not narrow the bar below
+
+// ---- Runs of ones in a row, eight pixels at a time: a table holds what is beside each pixel in all 256 blocks.
+
+constexpr size_t block_size = 8;
+constexpr unsigned full_block = 0xff;
+
+struct Block {
+    uint16_t ones[block_size] = {};  // directly beside each pixel, inside the block
+    uint16_t open[block_size] = {};  // all bits set where those reach the block's edge, so that the run goes on
 };
 
-struct RowUpdate {
-    uint32_t area;  // largest rectangle with its bottom in this row
-    bool changed;
-};
+/// What is on the left (step -1) or on the right (step 1) of the pixels of every block.
+constexpr std::array<Block, 256> blocks_beside(int step) {
+    std::array<Block, 256> table{};
+    for (unsigned bits = 0; bits < 256; ++bits) {
+        for (int pixel = 0; pixel < 8; ++pixel) {
+            int other = pixel + step;
+            while (other >= 0 && other < 8 && (bits >> other & 1)) other += step;
+            table[bits].ones[pixel] = static_cast<uint16_t>((other - pixel) * step - 1);
+            table[bits].open[pixel] = other < 0 || other > 7 ? 0xffff : 0;
+        }
+    }
+    return table;
+}
 
-CROSSEAI_MULTIVERSION void find_runs(const uint8_t* mask, std::size_t width, uint16_t* start, uint16_t* end) {
-    std::size_t run_start = 0;
-    std::size_t run_end = width;
-    for (std::size_t i = 0; i < width; ++i) {
-        const std::size_t j = width - 1 - i;
-        run_start = mask[i] ? run_start : i + 1;
-        run_end = mask[j] ? run_end : j;
-        start[i] = static_cast<uint16_t>(run_start);
-        end[j] = static_cast<uint16_t>(run_end);
+constexpr std::array<Block, 256> on_left = blocks_beside(-1);
+constexpr std::array<Block, 256> on_right = blocks_beside(1);
+
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "pack() puts pixel k into bit k by its byte order");
+
+inline unsigned pack(const uint8_t* pixels) {
+    uint64_t bytes;
+    std::memcpy(&bytes, pixels, sizeof bytes);
+    return static_cast<unsigned>(bytes * 0x0102040810204080U >> 56);
+}
+
+/// Ones at either end of a block, 0 to 8.
+inline unsigned ones_at_left_end(unsigned block) { return static_cast<unsigned>(__builtin_ctz(~block)); }
+inline unsigned ones_at_right_end(unsigned block) { return static_cast<unsigned>(__builtin_clz(~(block << 24))); }
+
+/// Length of the run of ones that ends before `column` or begins at it; blocks begin at `column`.
+unsigned run_before(const uint8_t* row, size_t column) {
+    unsigned run = 0;
+    unsigned block = full_block;
+    for (; column > 0 && block == full_block; column -= block_size) {
+        block = pack(row + column - block_size);
+        run += ones_at_right_end(block);
+    }
+    return run;
+}
+
+unsigned run_from(const uint8_t* row, size_t column, size_t stride) {
+    unsigned run = 0;
+    unsigned block = full_block;
+    for (; column < stride && block == full_block; column += block_size) {
+        block = pack(row + column);
+        run += ones_at_left_end(block);
+    }
+    return run;
+}
+
+inline void write_runs(const Block& block, uint16_t beyond, uint16_t* __restrict runs) {
+    for (size_t k = 0; k < block_size; ++k) runs[k] = static_cast<uint16_t>(block.ones[k] + (block.open[k] & beyond));
+}
+
+CROSSEAI_MULTIVERSION void find_runs(const uint8_t* row, size_t begin, size_t end, unsigned ones_before,
+                                     unsigned ones_after, uint16_t* left, uint16_t* right) {
+    for (size_t x = begin; x < end; x += block_size) {
+        const unsigned block = pack(row + x);
+        write_runs(on_left[block], static_cast<uint16_t>(ones_before), left + x);
+        ones_before = (block == full_block ? ones_before : 0) + ones_at_right_end(block);
+    }
+    for (size_t x = end; x > begin; x -= block_size) {
+        const unsigned block = pack(row + x - block_size);
+        write_runs(on_right[block], static_cast<uint16_t>(ones_after), right + x - block_size);
+        ones_after = (block == full_block ? ones_after : 0) + ones_at_left_end(block);
     }
 }
 
-// A zero pixel gets up = left = 0 and right = max_side, which limit nothing in the row below.
-CROSSEAI_MULTIVERSION RowUpdate update(const uint8_t* __restrict mask, const uint16_t* __restrict start,
-                                       const uint16_t* __restrict end, const uint16_t* __restrict above_up,
-                                       const uint16_t* __restrict above_left, const uint16_t* __restrict above_right,
-                                       uint16_t* __restrict up, uint16_t* __restrict left,
-                                       uint16_t* __restrict right, std::size_t width) {
-    uint32_t area = 0;
-    uint16_t difference = 0;
-#pragma omp simd reduction(max : area) reduction(| : difference)
-    for (std::size_t x = 0; x < width; ++x) {
+// ---- One row of the dynamic programme.
+
+constexpr size_t lanes = 16;  // columns are processed by whole vectors
+
+inline uint32_t bar_area(uint16_t up, uint16_t left, uint16_t right) {
+    return uint32_t{up} * static_cast<uint16_t>(left + right + 1);
+}
+
+/// Brings columns of a row up to date with the row above; says whether that changed anything.
+CROSSEAI_MULTIVERSION bool update_row(const uint8_t* __restrict mask, const uint16_t* __restrict run_left,
+                                      const uint16_t* __restrict run_right, const uint16_t* __restrict above_up,
+                                      const uint16_t* __restrict above_left, const uint16_t* __restrict above_right,
+                                      uint16_t* __restrict up, uint16_t* __restrict left, uint16_t* __restrict right,
+                                      size_t begin, size_t end) {
+    uint16_t change = 0;
+    for (size_t x = begin; x < end; ++x) {
         const auto one = static_cast<uint16_t>(-mask[x]);
+        const auto zero = static_cast<uint16_t>(~one);
         const auto new_up = static_cast<uint16_t>((above_up[x] + 1) & one);
-        const auto new_left = static_cast<uint16_t>(std::max(above_left[x], start[x]) & one);
-        const auto new_right = static_cast<uint16_t>(std::min(above_right[x], end[x]) | static_cast<uint16_t>(~one));
-        difference = static_cast<uint16_t>(difference | (new_up ^ up[x]) | (new_left ^ left[x]) |
-                                           (new_right ^ right[x]));
+        const auto new_left = static_cast<uint16_t>(std::min(above_left[x], run_left[x]) | zero);
+        const auto new_right = static_cast<uint16_t>(std::min(above_right[x], run_right[x]) | zero);
+        change = static_cast<uint16_t>(change | (new_up ^ up[x]) | (new_left ^ left[x]) | (new_right ^ right[x]));
         up[x] = new_up;
         left[x] = new_left;
         right[x] = new_right;
-        area = std::max(area, uint32_t{new_up} * static_cast<uint16_t>(new_right - new_left));
     }
-    return {area, difference != 0};
+    return change != 0;
+}
+
+CROSSEAI_MULTIVERSION uint32_t largest_bar_area(const uint16_t* up, const uint16_t* left, const uint16_t* right,
+                                                size_t size) {
+    uint32_t area = 0;
+    for (size_t x = 0; x < size; ++x) area = std::max(area, bar_area(up[x], left[x], right[x]));
+    return area;
 }
 
 }  // namespace
 
-bool RectangleSearch::update_row(std::size_t y) {
-    const uint8_t* mask = mask_.data() + y * width_;
-    const std::size_t above = y * width_;
-    const std::size_t here = above + width_;
-    find_runs(mask, width_, run_start_.data(), run_end_.data());
-    const auto result = update(mask, run_start_.data(), run_end_.data(), up_.data() + above, left_.data() + above,
-                               right_.data() + above, up_.data() + here, left_.data() + here, right_.data() + here,
-                               width_);
-    row_area_[y] = result.area;
-    return result.changed;
-}
-
 void RectangleSearch::start(MaskView mask) {
     height_ = mask.height;
-    width_ = mask.width;
-    mask_.assign(mask.data, mask.data + mask.size());
-    const std::size_t cells = mask.size() + width_;
-    up_.resize(cells);
-    left_.resize(cells);
-    right_.resize(cells);
-    std::fill_n(up_.begin(), width_, uint16_t{0});
-    std::fill_n(left_.begin(), width_, uint16_t{0});
-    std::fill_n(right_.begin(), width_, static_cast<uint16_t>(max_side));
-    run_start_.resize(width_);
-    run_end_.resize(width_);
+    stride_ = (mask.width + lanes - 1) / lanes * lanes;
+    mask_.assign(height_ * stride_, 0);
+    for (size_t y = 0; y < height_; ++y) std::copy_n(mask.row(y), mask.width, mask_.begin() + y * stride_);
+    for (auto* plane : {&up_, &left_, &right_}) plane->resize((height_ + 1) * stride_);
+    std::fill_n(up_.begin(), stride_, uint16_t{0});
+    std::fill_n(left_.begin(), stride_, no_limit);
+    std::fill_n(right_.begin(), stride_, no_limit);
+    run_left_.resize(stride_);
+    run_right_.resize(stride_);
     row_area_.resize(height_);
-    for (std::size_t y = 0; y < height_; ++y) update_row(y);
+    stale_.assign(height_, 0);
+    for (size_t y = 0; y < height_; ++y) {
+        update(y, {0, stride_});
+        row_area_[y] = row_area(y);
+    }
 }
 
-Box RectangleSearch::largest() const {
-    const uint32_t area = *std::max_element(row_area_.begin(), row_area_.end());
+bool RectangleSearch::update(size_t y, Columns columns) {
+    const uint8_t* mask = mask_.data() + y * stride_;
+    const size_t above = y * stride_;
+    const size_t here = above + stride_;
+    find_runs(mask, columns.begin, columns.end, run_before(mask, columns.begin), run_from(mask, columns.end, stride_),
+              run_left_.data(), run_right_.data());
+    return update_row(mask, run_left_.data(), run_right_.data(), up_.data() + above, left_.data() + above,
+                      right_.data() + above, up_.data() + here, left_.data() + here, right_.data() + here,
+                      columns.begin, columns.end);
+}
+
+uint32_t RectangleSearch::row_area(size_t y) const {
+    const size_t here = (y + 1) * stride_;
+    return largest_bar_area(up_.data() + here, left_.data() + here, right_.data() + here, stride_);
+}
+
+/// Clearing only shrinks areas, so a stale row needs a look only if its bound reaches the best row so far.
+uint32_t RectangleSearch::largest_area() {
+    uint32_t area = 0;
+    for (size_t y = 0; y < height_; ++y)
+        if (!stale_[y]) area = std::max(area, row_area_[y]);
+    for (size_t y = 0; y < height_; ++y) {
+        if (!stale_[y] || row_area_[y] < area) continue;
+        row_area_[y] = row_area(y);
+        stale_[y] = 0;
+        area = std::max(area, row_area_[y]);
+    }
+    return area;
+}
+
+Box RectangleSearch::largest() {
+    const uint32_t area = largest_area();
     if (area == 0) return {};
-    const auto order = [](const Box& box) { return std::tuple(box.y0, box.x0, box.y1); };
-    Box best{0, static_cast<std::int32_t>(height_), 0, 0};
-    for (std::size_t y = 0; y < height_; ++y) {
-        if (row_area_[y] != area) continue;
-        const std::size_t here = (y + 1) * width_;
-        for (std::size_t i = here; i < here + width_; ++i) {
-            if (uint32_t{up_[i]} * static_cast<uint16_t>(right_[i] - left_[i]) != area) continue;
-            const auto bottom = static_cast<std::int32_t>(y) + 1;
-            best = std::min(best, Box{left_[i], bottom - up_[i], right_[i], bottom},
-                            [&](const Box& a, const Box& b) { return order(a) < order(b); });
+    const auto earlier = [](const Box& a, const Box& b) {
+        return std::tuple(a.y0, a.x0, a.y1) < std::tuple(b.y0, b.x0, b.y1);
+    };
+    Box best{0, static_cast<std::int32_t>(max_side), 0, 0};
+    for (size_t y = 0; y < height_; ++y) {
+        if (y + 1 > best.y0 + uint64_t{area}) break;  // no bar of this area reaches that high from here
+        if (stale_[y] || row_area_[y] != area) continue;
+        const size_t here = (y + 1) * stride_;
+        for (size_t x = 0; x < stride_; ++x) {
+            const uint16_t up = up_[here + x];
+            const uint16_t left = left_[here + x];
+            const uint16_t right = right_[here + x];
+            if (bar_area(up, left, right) != area) continue;
+            const Box box{static_cast<std::int32_t>(x - left), static_cast<std::int32_t>(y + 1 - up),
+                          static_cast<std::int32_t>(x + right + 1), static_cast<std::int32_t>(y + 1)};
+            best = std::min(best, box, earlier);
         }
     }
     return best;
 }
 
 void RectangleSearch::clear(const Box& box) {
-    const auto top = static_cast<std::size_t>(box.y0);
-    const auto bottom = static_cast<std::size_t>(box.y1);
-    for (std::size_t y = top; y < bottom; ++y) std::fill_n(mask_.begin() + y * width_ + box.x0, box.x1 - box.x0, 0);
-    for (std::size_t y = top; y < height_; ++y) {
-        const bool changed = update_row(y);
+    const auto top = static_cast<size_t>(box.y0);
+    const auto bottom = static_cast<size_t>(box.y1);
+    const auto x0 = static_cast<size_t>(box.x0);
+    const auto x1 = static_cast<size_t>(box.x1);
+    size_t begin = x0;
+    size_t end = x1;
+    for (size_t y = top; y < height_; ++y) {
+        if (y < bottom) {  // the runs that ended in the rectangle change, and what is below them
+            uint8_t* row = mask_.data() + y * stride_;
+            std::fill(row + x0, row + x1, uint8_t{0});
+            while (begin > 0 && row[begin - 1]) --begin;
+            while (end < stride_ && row[end]) ++end;
+        }
+        const Columns blocks{begin / lanes * lanes, (end + lanes - 1) / lanes * lanes};
+        const bool changed = update(y, blocks);
         if (y >= bottom && !changed) break;
+        stale_[y] = 1;
     }
 }
 
@@ -122,10 +232,11 @@ void maximal_rectangles(MaskView mask, std::size_t max_candidates, std::int64_t 
                         std::vector<Box>& candidates) {
     candidates.clear();
     search.start(mask);
-    while (candidates.size() < max_candidates) {
+    for (;;) {
         const Box box = search.largest();
-        if (box.empty() || box.area() < min_area) break;
+        if (box.empty() || box.area() < min_area) return;
         candidates.push_back(box);
+        if (candidates.size() == max_candidates) return;
         search.clear(box);
     }
 }

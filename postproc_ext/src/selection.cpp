@@ -1,6 +1,7 @@
 #include "crosseai/postproc/selection.hpp"
 
 #include <algorithm>
+#include <numeric>
 
 #include "multiversion.hpp"
 
@@ -11,8 +12,8 @@ using std::uint16_t;
 using std::uint32_t;
 using std::uint8_t;
 
-CROSSEAI_MULTIVERSION void add_row(const uint16_t* __restrict counts, const uint8_t* __restrict mask,
-                                   std::size_t width, uint16_t* __restrict sums) {
+CROSSEAI_MULTIVERSION void add_row(const uint16_t* __restrict counts, const uint8_t* __restrict mask, std::size_t width,
+                                   uint16_t* __restrict sums) {
     for (std::size_t x = 0; x < width; ++x) sums[x] = static_cast<uint16_t>(counts[x] + mask[x]);
 }
 
@@ -22,11 +23,18 @@ CROSSEAI_MULTIVERSION uint32_t sum_of_differences(const uint16_t* upper, const u
     return sum;
 }
 
-// In double, so that neither the order of addition nor the instruction set shows in the float score.
-CROSSEAI_MULTIVERSION double masked_sum(const float* fused, const uint8_t* mask, std::size_t width) {
+// Column by column within a strip: vectorised, and in the same order on every CPU.
+CROSSEAI_MULTIVERSION double masked_sum(const float* fused, const uint8_t* mask, std::size_t stride, std::size_t height,
+                                        std::size_t width) {
+    constexpr std::size_t strip = 64;
     double sum = 0.0;
-#pragma omp simd reduction(+ : sum)
-    for (std::size_t x = 0; x < width; ++x) sum += static_cast<double>(mask[x] ? fused[x] : 0.0F);
+    for (std::size_t x = 0; x < width; x += strip) {
+        const std::size_t columns = std::min(strip, width - x);
+        float sums[strip] = {};
+        for (std::size_t y = 0; y < height; ++y)
+            for (std::size_t i = 0; i < columns; ++i) sums[i] += fused[y * stride + x + i] * mask[y * stride + x + i];
+        sum = std::accumulate(sums, sums + columns, sum);
+    }
     return sum;
 }
 
@@ -64,16 +72,17 @@ Box Expansion::operator()(Box box) const {
 }
 
 float mean_intensity(MapView fused, MaskView mask, const Box& box) {
-    const auto width = static_cast<std::size_t>(box.x1 - box.x0);
-    double sum = 0.0;
-    for (auto y = static_cast<std::size_t>(box.y0); y < static_cast<std::size_t>(box.y1); ++y)
-        sum += masked_sum(fused.row(y) + box.x0, mask.row(y) + box.x0, width);
+    const std::size_t first = static_cast<std::size_t>(box.y0) * fused.width + static_cast<std::size_t>(box.x0);
+    const double sum = masked_sum(fused.data + first, mask.data + first, fused.width,
+                                  static_cast<std::size_t>(box.y1 - box.y0), static_cast<std::size_t>(box.x1 - box.x0));
     return static_cast<float>(sum / static_cast<double>(box.area()));
 }
 
 Selection select(MapView fused, MaskView mask, const std::vector<Box>& boxes) {
     Selection best;
     for (std::size_t i = 0; i < boxes.size(); ++i) {
+        const auto here = boxes.begin() + static_cast<std::ptrdiff_t>(i);
+        if (std::find(boxes.begin(), here, *here) != here) continue;  // expansion often ends in the same box
         const float score = mean_intensity(fused, mask, boxes[i]);
         if (best.index < 0 || score > best.score) best = {static_cast<std::ptrdiff_t>(i), score};
     }

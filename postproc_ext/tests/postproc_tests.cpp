@@ -18,12 +18,12 @@ namespace {
 
 using namespace crosseai::postproc;
 
-#define CHECK(condition)                                                              \
-    do {                                                                              \
-        if (!(condition)) {                                                           \
+#define CHECK(condition)                                                                   \
+    do {                                                                                   \
+        if (!(condition)) {                                                                \
             std::fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #condition); \
-            std::exit(1);                                                             \
-        }                                                                             \
+            std::exit(1);                                                                  \
+        }                                                                                  \
     } while (false)
 
 using Pixels = std::vector<std::uint8_t>;

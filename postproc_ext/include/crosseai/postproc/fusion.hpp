@@ -10,15 +10,15 @@ namespace crosseai::postproc {
 
 /// Weighted average of a heat map and a gradient map (arXiv 2310.19835, equation 4). Keeps its memory between maps.
 class Fusion {
-   public:
-    /// Writes t * H + (1 - t) * G to `fused` (the gradient map's shape) and returns its maximum.
+ public:
+    /// Writes t * H + (1 - t) * G to `fused` (the gradient map's shape).
     ///
     /// H is the heat map enlarged bilinearly (half-pixel centres, clamped edges), G the gradient map; each is scaled
     /// min..max to [0, 255], and a constant one becomes zeros. Both maps must be finite and not empty.
-    float operator()(MapView heatmap, MaskView gradient_map, double t, float* fused);
-    float operator()(MapView heatmap, MapView gradient_map, double t, float* fused);
+    void operator()(MapView heatmap, MaskView gradient_map, double t, float* fused);
+    void operator()(MapView heatmap, MapView gradient_map, double t, float* fused);
 
-   private:
+ private:
     void enlarge_heatmap(MapView heatmap, std::size_t height, std::size_t width, double peak);
 
     struct Tap {  // one output position between two input positions
@@ -30,14 +30,11 @@ class Fusion {
 
     std::vector<Tap> columns_;
     std::vector<Tap> rows_;
-    std::vector<double> wide_;         // heat map enlarged horizontally, unscaled
-    std::vector<float> wide_scaled_;   // the same, scaled to [0, peak]
+    std::vector<double> wide_;        // heat map enlarged horizontally, unscaled
+    std::vector<float> wide_scaled_;  // the same, scaled to [0, peak]
 };
 
-/// Largest pixel.
-float maximum(MapView map);
-
-/// Writes 1 where a pixel exceeds `threshold` times `peak`, the map's maximum; all zeros if that is not positive.
-void binarize(MapView fused, float peak, double threshold, std::uint8_t* mask);
+/// Writes 1 where a pixel exceeds `threshold` times the map's maximum; all zeros if that is not positive.
+void binarize(MapView fused, double threshold, std::uint8_t* mask);
 
 }  // namespace crosseai::postproc

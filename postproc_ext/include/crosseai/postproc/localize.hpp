@@ -28,7 +28,8 @@ struct Batch {
 
 /// Writes a box and a score for each pair of maps. Uses every core when `threads` is 0.
 ///
-/// Throws InvalidMap if a parameter is out of range or a map is empty, too large or not finite; nothing is written then.
+/// Throws InvalidMap if a parameter is out of range or a map is empty, too large or not finite; nothing is written
+/// then.
 void localize(Batch<float> heatmaps, Batch<std::uint8_t> gradient_maps, const Parameters& parameters,
               std::int64_t threads, Box* boxes, float* scores);
 void localize(Batch<float> heatmaps, Batch<float> gradient_maps, const Parameters& parameters, std::int64_t threads,

@@ -10,14 +10,14 @@ namespace crosseai::postproc {
 
 /// Grows boxes on a mask. Keeps its memory between masks.
 class Expansion {
-   public:
+ public:
     void start(MaskView mask);
 
     /// Grows a box by one pixel on every side at once, sides at the border staying, until the newly added ring has
     /// more zeros than ones (it is not kept) or nothing can be added.
     Box operator()(Box box) const;
 
-   private:
+ private:
     std::int64_t ones(const Box& box) const;
 
     std::int32_t height_ = 0;
