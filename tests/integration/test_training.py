@@ -163,6 +163,7 @@ def test_usage_errors_end_with_two_and_one_message(data: Path, tmp_path: Path) -
         (["fit", "--data", str(tmp_path)], "expected Data_Entry_2017_v2020.csv or Data_Entry_2017.csv"),
         (["fit", "--data", str(data), "--lr", "0"], "expected learning_rate > 0"),
         (["evaluate", "--data", str(data), "--model", str(tmp_path)], "expected a checkpoint folder"),
+        (["fit", "--data", str(data), *FIT, "--output", str(data / "Data_Entry_2017.csv")], "results: cannot write"),
         (["fit"], "Missing option '--data'"),
     ):
         result = CliRunner().invoke(main, arguments)

@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from crosseai.contract import InputError, ModelSpec
 
 FloatArray = npt.NDArray[np.floating]
+Images = npt.NDArray[np.uint8]
+"""Preprocessed radiographs ``[n, 1, S, S]``."""
 Labels = npt.NDArray[np.uint8]
+"""``[n, C]`` in {0, 1}."""
 
 
 def normalise(images: Tensor, spec: ModelSpec) -> Tensor:
@@ -21,7 +24,7 @@ def normalise(images: Tensor, spec: ModelSpec) -> Tensor:
 
 @torch.inference_mode()
 def predict_logits(
-    model: nn.Module, images: npt.NDArray[np.uint8], spec: ModelSpec, *, batch_size: int = 64
+    model: nn.Module, images: Images, spec: ModelSpec, *, batch_size: int = 64
 ) -> npt.NDArray[np.float32]:
     """Logits of preprocessed images.
 

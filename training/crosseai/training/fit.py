@@ -3,7 +3,8 @@
 import csv
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from crosseai.contract import CHESTXRAY8, InputError, ModelSpec
 from crosseai.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from crosseai.training.dataset import CACHE_FOLDER, LabelledRadiographs, decoded_images, read_labelled_radiographs
-from crosseai.training.evaluation import auc_per_class, mean_auc, operating_points, predict_logits
+from crosseai.training.evaluation import Images, Labels, auc_per_class, mean_auc, operating_points, predict_logits
 from crosseai.training.loop import Epoch, FitConfig, train
 from crosseai.training.model import build_model
 from crosseai.training.split import PARTS, Part, Split, part_of, split_by_patient
@@ -93,26 +94,24 @@ def fit(
     images = decoded_images(radiographs, spec, cache or folder / CACHE_FOLDER)
     digest = split.digest(radiographs.image_ids)
     tags = {"split_sha256": digest}
-    with training_run(parameters, tags, folder, digest, _profile(radiographs, split)) as run:
+    with (
+        _results_folder(output) as results,
+        training_run(parameters, tags, folder, digest, _profile(radiographs, split)) as run,
+    ):
 
         def record(epoch: Epoch) -> None:
             run.log_metrics(_epoch_metrics(epoch), epoch.number)
             on_epoch(epoch)
 
         best = train(model, spec, images, radiographs.labels, split, config, record)
-        logits = {part: predict_logits(model, images[getattr(split, part)], spec) for part in PARTS[1:]}
-        points = operating_points(radiographs.labels[split.validation], logits["validation"])
-        spec = replace(spec, operating_points=points)
-        test_auc = auc_per_class(radiographs.labels[split.test], logits["test"], spec.classes)
-        metrics = {"best_epoch": best.number, **_auc_metrics("test", test_auc)}
-        run.log_metrics(metrics, best.number)
-        with tempfile.TemporaryDirectory() as scratch:
-            results = output or Path(scratch)
-            save_checkpoint(model, spec, results / CHECKPOINT_ARTIFACT)
-            _write_json(results / CHECKPOINT_ARTIFACT / TRAINING_FILENAME, {**asdict(config), **tags})
-            _write_json(results / "metrics.json", {**_epoch_metrics(best), **metrics})
-            _write_split(results / "split.csv", radiographs, split)
-            run.log_folder(results)
+        spec, test_auc = _judge(model, spec, images, radiographs.labels, split)
+        test_metrics = _auc_metrics("test", test_auc)
+        run.log_metrics({**test_metrics, "best_epoch": best.number}, best.number)
+        save_checkpoint(model, spec, results / CHECKPOINT_ARTIFACT)
+        _write_json(results / CHECKPOINT_ARTIFACT / TRAINING_FILENAME, {**asdict(config), **tags})
+        _write_json(results / "metrics.json", {"best_epoch": best.number, **_epoch_metrics(best), **test_metrics})
+        _write_split(results / "split.csv", radiographs, split)
+        run.log_artifacts(results / name for name in (CHECKPOINT_ARTIFACT, "metrics.json", "split.csv"))
         return FitReport(run.uri, best, test_auc)
 
 
@@ -165,6 +164,29 @@ def _new_model(config: FitConfig) -> tuple[torch.nn.Module, ModelSpec]:
         architecture=config.architecture,
     )
     return model, spec
+
+
+def _judge(
+    model: torch.nn.Module, spec: ModelSpec, images: Images, labels: Labels, split: Split
+) -> tuple[ModelSpec, dict[str, float]]:
+    """The spec with operating points chosen on the validation part, and the AUCs of the test part."""
+    points = operating_points(labels[split.validation], predict_logits(model, images[split.validation], spec))
+    test_logits = predict_logits(model, images[split.test], spec)
+    return replace(spec, operating_points=points), auc_per_class(labels[split.test], test_logits, spec.classes)
+
+
+@contextmanager
+def _results_folder(output: Path | None) -> Iterator[Path]:
+    """The wanted folder, made before hours of training are spent, or one that is removed after its files are kept."""
+    if output is None:
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Path(scratch)
+        return
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        yield output
+    except OSError as error:
+        raise InputError(f"results: cannot write {error.filename or output}: {error.strerror}") from error
 
 
 def _training_seed(checkpoint: Path) -> int:

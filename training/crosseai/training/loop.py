@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from crosseai.contract import Architecture, InputError, ModelSpec
-from crosseai.training.evaluation import auc_per_class, mean_auc, normalise, predict_logits
+from crosseai.training.evaluation import Images, Labels, auc_per_class, mean_auc, normalise, predict_logits
 from crosseai.training.split import Split
 
 
@@ -68,8 +67,8 @@ class Epoch:
 def train(
     model: nn.Module,
     spec: ModelSpec,
-    images: npt.NDArray[np.uint8],
-    labels: npt.NDArray[np.uint8],
+    images: Images,
+    labels: Labels,
     split: Split,
     config: FitConfig,
     on_epoch: Callable[[Epoch], None],

@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,10 +62,11 @@ class TrainingRun:
         with _mlflow_errors(f"metrics of {self.uri}"):
             self.client.log_batch(self.run_id, metrics=logged)
 
-    def log_folder(self, folder: Path) -> None:
-        """Keep every file of a folder as artifacts."""
+    def log_artifacts(self, paths: Iterable[Path]) -> None:
+        """Keep files and folders under their own names."""
         with _mlflow_errors(f"artifacts of {self.uri}"):
-            self.client.log_artifacts(self.run_id, str(folder))
+            for path in paths:
+                self.client.log_artifact(self.run_id, str(path))
 
 
 @contextmanager
