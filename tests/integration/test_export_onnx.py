@@ -1,0 +1,126 @@
+"""One exported file: its form, its numbers in ONNX Runtime, and what is refused."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from crosseai.contract import ContractError, InputError, ModelSpec
+from crosseai.export import ExportReport, export_onnx, verify
+from crosseai.export.verify import sample_images
+from tests.unit.export import networks
+
+SPEC = ModelSpec(input_size=32)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
+    return export_onnx(networks.residual(), SPEC, tmp_path_factory.mktemp("exported") / "model.onnx")
+
+
+@pytest.fixture(scope="module")
+def session(exported: ExportReport) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(exported.path, providers=["CPUExecutionProvider"])
+
+
+def test_report_describes_the_file(exported):
+    content = exported.path.read_bytes()
+    assert exported.size_bytes == len(content)
+    assert exported.sha256 == hashlib.sha256(content).hexdigest()
+    assert [parity.output for parity in exported.parity] == [output.name for output in exported.spec.outputs]
+    assert all(parity.holds for parity in exported.parity)
+    assert exported.spec == replace(SPEC, feature_shape=(128, 1, 1))
+    assert sorted(path.name for path in exported.path.parent.iterdir()) == ["model.onnx"]
+
+
+def test_file_holds_the_spec_and_nothing_of_the_machine(exported):
+    model = onnx.load(exported.path)
+    assert ModelSpec.from_json({p.key: p.value for p in model.metadata_props}["model_spec"]) == exported.spec
+    assert model.producer_name == "crosseai"
+    assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 20)]
+    assert model.ir_version <= 10
+    content = exported.path.read_bytes()
+    assert str(Path.cwd()).encode() not in content
+    assert b"stack_trace" not in content
+
+
+def test_tensors_are_those_of_the_spec(exported, session):
+    dtypes = {"tensor(uint8)": "uint8", "tensor(int64)": "int64", "tensor(float)": "float32"}
+    for specs, found in (
+        (exported.spec.inputs, session.get_inputs()),
+        (exported.spec.outputs, session.get_outputs()),
+    ):
+        assert [(t.name, t.dtype, list(t.shape)) for t in specs] == [(t.name, dtypes[t.type], t.shape) for t in found]
+
+
+def test_no_operator_that_tensorrt_refuses(exported):
+    graph = onnx.load(exported.path).graph
+    operators = {node.op_type for node in graph.node}
+    assert not operators & {"ScatterElements", "ScatterND", "MaxUnpool", "Col2Im", "NonZero"}
+    assert all(len(node.output) == 1 for node in graph.node if node.op_type == "MaxPool")
+
+
+def test_weights_are_stored_once(exported):
+    parameters = sum(parameter.numel() for parameter in networks.residual().parameters())
+    assert exported.size_bytes < 1.2 * 4 * parameters + 200_000
+
+
+def test_only_what_is_fetched_is_computed(session):
+    images = sample_images(32, 1).repeat(64, axis=0)
+    feeds = {"image": images, "targets": np.full((64, 8), -1)}
+    options = onnxruntime.RunOptions()
+    options.only_execute_path_to_fetches = True
+    (logits,) = session.run(["logits"], feeds, options)
+    np.testing.assert_array_equal(logits, session.run(["logits"], feeds)[0])
+
+
+@pytest.mark.parametrize(("count", "explained"), [(1, 1), (2, 8), (5, 3)])
+def test_any_batch_and_number_of_classes(exported, session, count, explained):
+    images = sample_images(32, count)
+    targets = np.arange(count * explained).reshape(count, explained) % 8
+    names = [output.name for output in exported.spec.outputs]
+    outputs = dict(zip(names, session.run(names, {"image": images, "targets": targets}), strict=True))
+    alone = session.run(names, {"image": images[-1:], "targets": targets[-1:, -1:]})
+    for output, single in zip(exported.spec.outputs, alone, strict=True):
+        together = outputs[output.name]
+        sizes = output.check(together)
+        assert sizes["N"] == count
+        assert sizes.get("K", explained) == explained
+        last = together[-1:, -1:] if "K" in output.shape else together[-1:]
+        np.testing.assert_allclose(last.astype(float), single, rtol=1e-3, atol=1e-6 + 1e-4 * np.abs(single).max())
+
+
+def test_verification_notices_other_weights(exported):
+    other = networks.residual()
+    other.layer3[0].conv2.weight.data.mul_(1.001)
+    failed = {p.output for p in verify(exported.path, other, exported.spec) if not p.holds}
+    assert failed >= {"logits", "activations", "input_gradients"}
+
+
+def test_a_graph_that_differs_from_the_model_is_not_written(tmp_path):
+    class TwoFaced(networks.Tiny):
+        def forward(self, x):
+            return super().forward(x) * (2 if torch.compiler.is_exporting() else 1)
+
+    spec = ModelSpec(input_size=16, classes=("a", "b", "c"))
+    with pytest.raises(ContractError, match=r"differs from eager PyTorch: logits"):
+        export_onnx(TwoFaced().eval(), spec, tmp_path / "model.onnx", layer="features")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_same_model_same_bytes(tmp_path):
+    spec = ModelSpec(input_size=16, classes=("a", "b", "c"))
+    first, second = (
+        export_onnx(networks.tiny(), spec, tmp_path / name, layer="features") for name in ("first.onnx", "second.onnx")
+    )
+    assert first.sha256 == second.sha256
+
+
+def test_logits_that_are_not_the_specs_classes_are_refused(tmp_path):
+    with pytest.raises(InputError, match="expected 8 logits as the spec has classes, found 3"):
+        export_onnx(networks.tiny(), ModelSpec(input_size=16), tmp_path / "model.onnx", layer="features")

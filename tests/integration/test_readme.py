@@ -1,0 +1,115 @@
+"""Every command of the README, and that the demo makes what the README shows."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import pyarrow.parquet as pq
+import pytest
+
+SMALLER = {"--count 1000": "--count 40", "fit ": "fit --epochs 1 "}
+"""The step-by-step commands run on less data; the demo runs them on all of it."""
+
+
+def readme_commands(repository: Path) -> list[str]:
+    text = (repository / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```console\n(.*?)```", text, flags=re.DOTALL)
+    return [line[2:].split("#")[0].strip() for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+
+
+def environment() -> dict[str, str]:
+    """Without what an outer `make` leaves behind."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+
+
+def run(command: str, folder: Path, **variables: str) -> str:
+    finished = subprocess.run(
+        ["/bin/bash", "-c", command],
+        cwd=folder,
+        env=environment() | variables,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, f"{command}\n{finished.stdout}\n{finished.stderr}"
+    return finished.stdout
+
+
+def test_every_command_is_run_by_a_test(repository: Path) -> None:
+    assert readme_commands(repository) == [
+        "make demo",
+        "make demo IMAGES=~/xrays",
+        "make test",
+        *STEPS,
+        "crosseai-serve up",
+        "crosseai-client run DIR --output OUT --server grpc://localhost:8001",
+        "pip install '.[client]'",
+        "pip install '.[all]'",
+    ]
+
+
+STEPS = (
+    "crosseai-train phantoms --output phantoms --count 1000 --seed 1",
+    "crosseai-train fit --data phantoms --output checkpoint",
+    "crosseai-export onnx --model checkpoint --output model",
+    "crosseai-client run phantoms/images --output scored --write overlay,panel",
+    "crosseai-client evaluate scored --boxes phantoms/BBox_List_2017.csv",
+)
+
+
+@pytest.mark.slow
+def test_the_demo(repository: Path, tmp_path: Path) -> None:
+    demo = repository / "build" / "demo"
+    said = run("make demo", repository)
+    assert "Mean" in said, "the IoU table"
+    predictions = pq.read_table(demo / "predictions.parquet")
+    boxes = pq.read_table(demo / "boxes.parquet")
+    assert predictions.num_rows == 60
+    assert boxes.num_rows > 20
+    panels = sorted((demo / "panels").glob("*.png"))
+    assert len(panels) >= boxes.num_rows
+    assert cv2.imread(str(panels[0])).std() > 10
+    assert (demo / "mlflow.db").is_file()
+
+    own = tmp_path / "xrays"
+    own.mkdir()
+    for image in sorted((demo / "unseen" / "images").iterdir())[:3]:
+        shutil.copy(image, own)
+    (own / "notes.txt").write_text("no radiograph")
+    said = run(f"make demo IMAGES={own}", repository)
+    assert "3 scored, 1 failed" in said
+    assert pq.read_table(demo / "predictions.parquet").num_rows == 3
+
+
+@pytest.mark.slow
+def test_the_steps(repository: Path, tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    for step in STEPS:
+        command = step
+        for text, smaller in SMALLER.items():
+            command = command.replace(text, smaller)
+        said = run(command, tmp_path, MLFLOW_TRACKING_URI=store)
+    assert "mean IoU" in said
+    assert len(list((tmp_path / "scored" / "overlays").iterdir())) == 40
+
+
+@pytest.fixture
+def server_that_stays_up(small_model: Path) -> Iterator[str]:
+    command = f"crosseai-serve up --model {small_model}"
+    with subprocess.Popen(shlex.split(command), stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        found = re.search(r'"grpc_url": "([^"]+)"', server.stdout.readline())
+        assert found is not None
+        yield found[1]
+        server.terminate()
+
+
+def test_a_server_that_stays_up(server_that_stays_up: str, tmp_path: Path) -> None:
+    run("crosseai-train phantoms --output phantoms --count 4 --seed 1", tmp_path)
+    said = run(f"crosseai-client run phantoms/images --output OUT --server grpc://{server_that_stays_up}", tmp_path)
+    assert "4 scored, 0 failed" in said
