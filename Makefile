@@ -39,11 +39,13 @@ $(DEMO)/phantoms/BBox_List_2017.csv: | $(READY)
 	crosseai-train phantoms --output $(UNSEEN) --count 60 --seed 2
 	crosseai-train phantoms --output $(DEMO)/phantoms --count 1000 --seed 1
 
-$(DEMO)/checkpoint/model.safetensors: $(DEMO)/phantoms/BBox_List_2017.csv
-	crosseai-train fit --data $(DEMO)/phantoms --output $(DEMO)/checkpoint
+# The last line that `fit` prints is its run, runs:/ID.
+$(DEMO)/run: $(DEMO)/phantoms/BBox_List_2017.csv
+	set -o pipefail; crosseai-train fit --data $(DEMO)/phantoms | tee $@.log
+	tail -n 1 $@.log > $@
 
-$(DEMO)/model/model.onnx: $(DEMO)/checkpoint/model.safetensors
-	crosseai-export onnx --model $(DEMO)/checkpoint --output $(DEMO)/model
+$(DEMO)/model/model.onnx: $(DEMO)/run
+	crosseai-export onnx --model $$(< $(DEMO)/run) --output $(DEMO)/model
 
 ## test: everything that needs no GPU
 

@@ -55,8 +55,8 @@ def test_every_command_is_run_by_a_test(repository: Path) -> None:
 
 STEPS = (
     "crosseai-train phantoms --output phantoms --count 1000 --seed 1",
-    "crosseai-train fit --data phantoms --output checkpoint",
-    "crosseai-export onnx --model checkpoint --output model",
+    "crosseai-train fit --data phantoms --output trained",
+    "crosseai-export onnx --model trained/checkpoint --output model",
     "crosseai-client run phantoms/images --output scored --write overlay,panel",
     "crosseai-client evaluate scored --boxes phantoms/BBox_List_2017.csv",
 )
