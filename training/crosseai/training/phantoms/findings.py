@@ -55,11 +55,11 @@ def plant_cardiomegaly(chest: Chest, side: int, rng: np.random.Generator) -> Map
 
 
 def plant_nodule(chest: Chest, side: int, rng: np.random.Generator) -> Map:
-    """A round opacity of at most 3 cm with a fairly sharp edge, anywhere in the lung."""
-    centre, radius = lung_position(chest, side, rng, margin=18), rng.uniform(7, 14)
+    """A round opacity of at most 3 cm with a fairly sharp edge, partly calcified, anywhere in the lung."""
+    centre, radius = lung_position(chest, side, rng, margin=18), rng.uniform(8, 14)
     cover = chest.frame.fill(ellipse(centre, (radius, radius * rng.uniform(0.85, 1.15))))
     sphere = rounded(chest.frame.depth_mm(cover, radius) / np.float32(radius))
-    chest.grow(chest.frame.blur(np.float32(2.8 * radius) * sphere, 0.8))
+    chest.grow(chest.frame.blur(np.float32(4 * radius) * sphere, 0.8))
     return cover
 
 
