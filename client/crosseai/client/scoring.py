@@ -132,6 +132,10 @@ def score_directory(
         async def run() -> RunSummary:
             transport = await TritonTransport.connect(address, version=model_version, timeout_s=timeout_s)
             async with transport:
+                if batch_size > transport.max_batch_size:
+                    raise InputError(
+                        f"batch_size: the server takes at most {transport.max_batch_size}, found {batch_size}"
+                    )
                 boxes = box_preset(preset) if preset is not None else transport.spec.boxes
                 configuration = _configuration(directory, transport, explain, boxes, write)
                 check_same_configuration(output, configuration)

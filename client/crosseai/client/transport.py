@@ -35,6 +35,8 @@ class TritonTransport:
         The model's spec, as the server's model configuration carries it.
     model_version, model_sha256
         Which model answers.
+    max_batch_size
+        Greatest number of images that the server takes in one request.
     """
 
     def __init__(self, client: InferenceServerClient, address: str, timeout_s: float) -> None:
@@ -44,6 +46,7 @@ class TritonTransport:
         self.spec = ModelSpec()
         self.model_version = ""
         self.model_sha256 = ""
+        self.max_batch_size = 1
 
     @classmethod
     async def connect(
@@ -155,6 +158,7 @@ class TritonTransport:
                 f"{self._address}: expected the parameter model_spec.{self.model_version} in the configuration of "
                 f"model {model!r}, found {sorted(parameters)}"
             )
+        self.max_batch_size = configuration.config.max_batch_size
         self.spec = ModelSpec.from_json(parameters[f"model_spec.{self.model_version}"].string_value)
         self.model_sha256 = parameters[f"model_sha256.{self.model_version}"].string_value
         served = {t.name: (t.datatype, tuple(t.shape)) for t in (*metadata.inputs, *metadata.outputs)}
