@@ -3,6 +3,10 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("crosseai", deadline=None)  # a busy machine is no failure
+settings.load_profile("crosseai")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
