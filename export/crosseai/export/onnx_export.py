@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 import onnx
+import onnx_ir.passes.common as passes
 import torch
+from onnxscript.optimizer import fold_constants
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
@@ -117,9 +119,15 @@ def _to_onnx(combined: CombinedGraph, spec: ModelSpec) -> onnx.ModelProto:
             output_names=[tensor.name for tensor in spec.outputs],
             opset_version=OPSET,
             verbose=False,
+            optimize=False,
         )
     if program is None:
         raise ContractError("torch.onnx.export: expected a program, found none")
+    # of torch's optimizer only what every runtime profits from: its fusion patterns take as long as all the rest
+    fold_constants(program.model)
+    passes.CommonSubexpressionEliminationPass()(program.model)
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(program.model)
+    passes.RemoveUnusedNodesPass()(program.model)
     graph = program.model_proto
     _tidy(graph, spec)
     graph.producer_name, graph.producer_version = "crosseai", version("crosseai")
