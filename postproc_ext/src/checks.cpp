@@ -1,5 +1,6 @@
 #include "crosseai/postproc/checks.hpp"
 
+#include <cmath>
 #include <cstring>
 #include <string>
 
@@ -71,6 +72,12 @@ void require_inside(MaskView mask, const std::vector<Box>& boxes) {
 void require_share(double value, const char* name) {
     if (!(value >= 0.0 && value <= 1.0))
         throw InvalidMap(std::string(name) + ": expected a share in 0..1, found " + std::to_string(value));
+}
+
+void require_gradient_shape(const GradientShape& shape) {
+    if (!(shape.power > 0.0 && std::isfinite(shape.power)))
+        throw InvalidMap("gradient_power: expected a positive number, found " + std::to_string(shape.power));
+    require_share(shape.sigma, "gradient_sigma");
 }
 
 void require_at_least(std::int64_t value, std::int64_t least, const char* name) {

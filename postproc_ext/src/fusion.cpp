@@ -153,15 +153,19 @@ void fuse_rows(const std::vector<Tap>& rows, const std::vector<float>& heat, Ima
 
 }  // namespace
 
-void Fusion::operator()(MapView heatmap, MaskView gradient_map, double t, float* fused) {
+template <class Pixel>
+void Fusion::operator()(MapView heatmap, ImageView<Pixel> gradient_map, double t, const GradientShape& shape,
+                        float* fused) {
+    const double gradient_peak = 255.0 * (1.0 - t);
     enlarge_heatmap(heatmap, gradient_map.height, gradient_map.width, 255.0 * t);
-    fuse_rows(rows_, wide_scaled_, gradient_map, 255.0 * (1.0 - t), fused);
+    if (shape.identity())
+        fuse_rows(rows_, wide_scaled_, gradient_map, gradient_peak, fused);
+    else
+        fuse_rows(rows_, wide_scaled_, filter_(gradient_map, shape), gradient_peak, fused);
 }
 
-void Fusion::operator()(MapView heatmap, MapView gradient_map, double t, float* fused) {
-    enlarge_heatmap(heatmap, gradient_map.height, gradient_map.width, 255.0 * t);
-    fuse_rows(rows_, wide_scaled_, gradient_map, 255.0 * (1.0 - t), fused);
-}
+template void Fusion::operator()(MapView, ImageView<std::uint8_t>, double, const GradientShape&, float*);
+template void Fusion::operator()(MapView, ImageView<float>, double, const GradientShape&, float*);
 
 void binarize(MapView fused, double threshold, std::uint8_t* mask) {
     const float peak = pixel_range(fused.data, fused.size()).high;

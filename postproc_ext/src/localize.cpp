@@ -25,13 +25,13 @@ class Localizer {
         mask_.resize(gradient_map.size());
         const MapView fused{fused_.data(), gradient_map.height, gradient_map.width};
         const MaskView mask{mask_.data(), gradient_map.height, gradient_map.width};
-        fuse_(heatmap, gradient_map, parameters.t, fused_.data());
+        fuse_(heatmap, gradient_map, parameters.t, parameters.gradient, fused_.data());
         binarize(fused, parameters.threshold, mask_.data());
         maximal_rectangles(mask, static_cast<std::size_t>(parameters.max_candidates), parameters.min_area, search_,
                            candidates_);
         expand_.start(mask);
         for (Box& candidate : candidates_) candidate = expand_(candidate);
-        const Selection best = select(fused, mask, candidates_);
+        const Selection best = select(fused, mask, candidates_, parameters.area_power);
         box = best.index < 0 ? Box{} : candidates_[static_cast<std::size_t>(best.index)];
         return best;
     }
@@ -73,6 +73,8 @@ template <class Pixel>
 void check(Batch<float> heatmaps, Batch<Pixel> gradient_maps, const Parameters& parameters, std::int64_t threads) {
     require_share(parameters.t, "t");
     require_share(parameters.threshold, "threshold");
+    require_gradient_shape(parameters.gradient);
+    require_share(parameters.area_power, "area_power");
     require_at_least(parameters.max_candidates, 1, "max_candidates");
     require_at_least(parameters.min_area, 1, "min_area");
     require_at_least(threads, 0, "threads");

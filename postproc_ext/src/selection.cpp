@@ -1,6 +1,7 @@
 #include "crosseai/postproc/selection.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "multiversion.hpp"
@@ -78,13 +79,18 @@ float mean_intensity(MapView fused, MaskView mask, const Box& box) {
     return static_cast<float>(sum / static_cast<double>(box.area()));
 }
 
-Selection select(MapView fused, MaskView mask, const std::vector<Box>& boxes) {
+Selection select(MapView fused, MaskView mask, const std::vector<Box>& boxes, double area_power) {
     Selection best;
+    double best_criterion = 0.0;
     for (std::size_t i = 0; i < boxes.size(); ++i) {
         const auto here = boxes.begin() + static_cast<std::ptrdiff_t>(i);
         if (std::find(boxes.begin(), here, *here) != here) continue;  // expansion often ends in the same box
         const float score = mean_intensity(fused, mask, boxes[i]);
-        if (best.index < 0 || score > best.score) best = {static_cast<std::ptrdiff_t>(i), score};
+        const double criterion =
+            static_cast<double>(score) * std::pow(static_cast<double>(boxes[i].area()), area_power);
+        if (best.index >= 0 && criterion <= best_criterion) continue;
+        best = {static_cast<std::ptrdiff_t>(i), score};
+        best_criterion = criterion;
     }
     return best;
 }

@@ -133,6 +133,8 @@ void any_maps_give_boxes_inside() {
         parameters.threshold = share(random);
         parameters.max_candidates = 1 + static_cast<std::int64_t>(random() % 20);
         parameters.min_area = 1 + static_cast<std::int64_t>(random() % 20);
+        if (random() % 2) parameters.gradient = {0.1 + 2.0 * share(random), share(random)};
+        parameters.area_power = share(random);
         std::vector<Box> boxes(count);
         std::vector<float> scores(count);
         localize({heatmaps.data(), count, coarse_height, coarse_width}, {gradients.data(), count, height, width},
@@ -161,11 +163,14 @@ void bad_maps_are_refused() {
         return false;
     };
     CHECK(!refused({}, 0, 1));
-    CHECK(refused({-0.1, 0.35, 8, 1}, 0, 1));
-    CHECK(refused({std::numeric_limits<double>::quiet_NaN(), 0.35, 8, 1}, 0, 1));
-    CHECK(refused({0.3, 1.1, 8, 1}, 0, 1));
-    CHECK(refused({0.3, 0.35, 0, 1}, 0, 1));
-    CHECK(refused({0.3, 0.35, 8, 0}, 0, 1));
+    CHECK(refused({-0.1, 0.35, 8, 1, {}, 0.0}, 0, 1));
+    CHECK(refused({std::numeric_limits<double>::quiet_NaN(), 0.35, 8, 1, {}, 0.0}, 0, 1));
+    CHECK(refused({0.3, 1.1, 8, 1, {}, 0.0}, 0, 1));
+    CHECK(refused({0.3, 0.35, 0, 1, {}, 0.0}, 0, 1));
+    CHECK(refused({0.3, 0.35, 8, 0, {}, 0.0}, 0, 1));
+    CHECK(refused({0.3, 0.35, 8, 1, {0.0, 0.0}, 0.0}, 0, 1));
+    CHECK(refused({0.3, 0.35, 8, 1, {1.0, 1.1}, 0.0}, 0, 1));
+    CHECK(refused({0.3, 0.35, 8, 1, {}, -0.1}, 0, 1));
     CHECK(refused({}, -1, 1));
     CHECK(refused({}, 0, 0));
     CHECK(refused({}, 0, max_side + 1));

@@ -36,10 +36,39 @@ def rescale(image: npt.NDArray[Any]) -> Map:
     return np.zeros_like(image) if low == high else 255 * (image - low) / (high - low)
 
 
-def fuse(heatmap: npt.NDArray[Any], gradient_map: npt.NDArray[Any], t: float = 0.30) -> Map:
+def box_radii(sigma_px: float) -> tuple[int, ...]:
+    """Three radii, equal or one apart, whose boxes together have the variance nearest to a Gaussian's."""
+    candidates = [
+        (radius,) * narrow + (radius + 1,) * (3 - narrow)
+        for radius in range(int(sigma_px) + 2)
+        for narrow in (0, 1, 2, 3)
+    ]
+    return min(candidates, key=lambda radii: abs(sum(((2 * r + 1) ** 2 - 1) / 12 for r in radii) - sigma_px**2))
+
+
+def smooth(image: Map, sigma_px: float) -> Map:
+    """Three box filters in each direction, the border repeated."""
+    for axis in (0, 1):
+        for radius in box_radii(sigma_px):
+            padding = [(radius, radius) if a == axis else (0, 0) for a in (0, 1)]
+            padded = np.pad(image, padding, mode="edge")
+            image = np.mean(
+                [padded.take(np.arange(image.shape[axis]) + k, axis) for k in range(2 * radius + 1)], axis=0
+            )
+    return image
+
+
+def fuse(
+    heatmap: npt.NDArray[Any],
+    gradient_map: npt.NDArray[Any],
+    t: float = 0.30,
+    gradient_power: float = 1.0,
+    gradient_sigma: float = 0.0,
+) -> Map:
     """Weighted average of both maps."""
     height, width = gradient_map.shape
-    return t * rescale(enlarge(heatmap, height, width)) + (1 - t) * rescale(gradient_map)
+    gradient = smooth((rescale(gradient_map) / 255) ** gradient_power, gradient_sigma * min(height, width))
+    return t * rescale(enlarge(heatmap, height, width)) + (1 - t) * rescale(gradient)
 
 
 def binarize(fused: npt.NDArray[Any], threshold: float = 0.35) -> Mask:

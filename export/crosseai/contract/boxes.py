@@ -30,6 +30,13 @@ class BoxParameters:
         Greatest number of maximal rectangles considered.
     min_area
         Smallest area of a candidate, in model pixels.
+    gradient_power
+        Power to which the scaled gradient map is raised; not in the paper, 1 is none.
+    gradient_sigma
+        Standard deviation of the Gaussian that smooths the gradient map, as a share of its side; not in the paper,
+        0 is none.
+    area_power
+        The candidate of the highest mean intensity times ``area ** area_power`` wins; not in the paper, 0 is its rule.
     """
 
     preset: str = "crosseai"
@@ -37,6 +44,9 @@ class BoxParameters:
     threshold: float = 0.35
     max_candidates: int = 8
     min_area: int = 1
+    gradient_power: float = 1.0
+    gradient_sigma: float = 0.0
+    area_power: float = 0.0
 
     def keywords(self) -> dict[str, Any]:
         """Keyword arguments for ``crosseai.postproc.localize``."""

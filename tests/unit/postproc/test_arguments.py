@@ -143,6 +143,12 @@ def test_bad_rectangles_are_refused(rectangles: Any) -> None:
         ("max_candidates", 0),
         ("max_candidates", -1),
         ("min_area", 0),
+        ("gradient_power", 0.0),
+        ("gradient_power", float("inf")),
+        ("gradient_sigma", -0.1),
+        ("gradient_sigma", 1.1),
+        ("area_power", -0.1),
+        ("area_power", float("nan")),
         ("threads", -1),
     ],
 )

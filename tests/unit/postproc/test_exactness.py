@@ -51,6 +51,32 @@ def test_fuse_equals_oracle(maps: tuple[npt.NDArray[np.float32], npt.NDArray[np.
     assert fused.min() >= 0
 
 
+@given(map_pairs(), st.sampled_from([0.3, 0.5, 1.0, 2.0]), st.sampled_from([0.0, 0.01, 0.05, 0.1, 0.3]))
+def test_shaped_gradients_equal_oracle(
+    maps: tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8 | np.float32]], power: float, sigma: float
+) -> None:
+    assume_well_conditioned(*maps)
+    height, width = maps[1].shape
+    unit = oracle.rescale(maps[1]) / 255
+    assume(well_conditioned(oracle.smooth(unit**power, sigma * min(height, width))))
+    fused = postproc.fuse(*maps, gradient_power=power, gradient_sigma=sigma)
+    expected = oracle.fuse(*maps, gradient_power=power, gradient_sigma=sigma)
+    np.testing.assert_allclose(fused, expected, rtol=0, atol=0.01)
+
+
+def test_smoothing_is_nearly_gaussian() -> None:
+    point = np.zeros((101, 101), np.float32)
+    point[50, 50] = 1
+    sigma_px = 7.3
+    smoothed = postproc.fuse(np.zeros((1, 1), np.float32), point, t=0, gradient_sigma=sigma_px / 101)
+    y, x = np.indices(point.shape) - 50
+    gaussian = np.exp(-(x**2 + y**2) / (2 * sigma_px**2))
+    density, gaussian = smoothed / smoothed.sum(), gaussian / gaussian.sum()
+    assert (density * x**2).sum() == pytest.approx(sigma_px**2, rel=0.05)
+    assert (density * y**2).sum() == pytest.approx(sigma_px**2, rel=0.05)
+    assert np.abs(density - gaussian).max() < 0.05 * gaussian.max()
+
+
 @given(
     hnp.arrays(np.float32, shapes, elements=st.floats(0, 255, width=32) | st.sampled_from([0.0, 89.25, 255.0])), shares
 )
@@ -132,6 +158,20 @@ def test_select_equals_oracle(data: st.DataObject) -> None:
         assert index == tied[0]
 
 
+def test_area_power_prefers_larger_boxes() -> None:
+    fused = np.zeros((20, 20), np.float32)
+    fused[2:4, 2:4] = 200  # mean 200, 4 pixels
+    fused[8:18, 8:18] = 100  # mean 100, 100 pixels
+    mask = postproc.binarize(fused)
+    rectangles = postproc.maximal_rectangles(mask)
+    assert rectangles.tolist() == [[8, 8, 18, 18], [2, 2, 4, 4]]
+    assert postproc.select(fused, mask, rectangles) == (1, 200.0)
+    assert postproc.select(fused, mask, rectangles, area_power=0.5) == (0, 100.0)  # 100 * 10 against 200 * 2
+    # The powers are equal where (100 / 4) ** power = 200 / 100.
+    assert postproc.select(fused, mask, rectangles, area_power=0.21) == (1, 200.0)
+    assert postproc.select(fused, mask, rectangles, area_power=0.22) == (0, 100.0)
+
+
 def assert_same_box(found: oracle.Box, score: float, candidates: list[tuple[oracle.Box, float]]) -> None:
     """The highest score's first box; any of those within 1e-5 of it where rounding may decide."""
     if not candidates:
@@ -187,15 +227,17 @@ def test_special_masks(mask: npt.NDArray[np.float64]) -> None:
 
 
 @settings(max_examples=20)
-@given(st.integers(0, 5), st.integers(1, 4), st.integers(0, 2**32))
-def test_threads_and_steps_change_nothing(count: int, threads: int, seed: int) -> None:
+@given(st.integers(0, 5), st.integers(1, 4), st.sampled_from([0.0, 0.5, 1.0]), st.integers(0, 2**32))
+def test_threads_and_steps_change_nothing(count: int, threads: int, area_power: float, seed: int) -> None:
     random = np.random.default_rng(seed)
     heatmaps = random.random((count, 3, 4), dtype=np.float32)
     gradient_maps = random.integers(0, 256, (count, 20, 31), dtype=np.uint8)
-    boxes, scores = postproc.localize(heatmaps, gradient_maps, threads=threads)
+    boxes, scores = postproc.localize(
+        heatmaps, gradient_maps, gradient_power=0.5, gradient_sigma=0.1, area_power=area_power, threads=threads
+    )
     for i in range(count):
-        fused = postproc.fuse(heatmaps[i], gradient_maps[i])
+        fused = postproc.fuse(heatmaps[i], gradient_maps[i], gradient_power=0.5, gradient_sigma=0.1)
         mask = postproc.binarize(fused)
         rectangles = postproc.expand(mask, postproc.maximal_rectangles(mask))
-        index, score = postproc.select(fused, mask, rectangles)
+        index, score = postproc.select(fused, mask, rectangles, area_power=area_power)
         assert (boxes[i].tolist(), scores[i]) == (rectangles[index].tolist(), score)

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "crosseai/postproc/gradient.hpp"
 #include "crosseai/postproc/types.hpp"
 
 namespace crosseai::postproc {
@@ -23,6 +24,9 @@ void require_inside(MaskView mask, const std::vector<Box>& boxes);
 
 /// Throws InvalidMap unless a parameter lies in 0..1.
 void require_share(double value, const char* name);
+
+/// Throws InvalidMap unless the power is positive and finite and sigma lies in 0..1.
+void require_gradient_shape(const GradientShape& shape);
 
 /// Throws InvalidMap if a parameter is less than `least`.
 void require_at_least(std::int64_t value, std::int64_t least, const char* name);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "crosseai/postproc/gradient.hpp"
 #include "crosseai/postproc/types.hpp"
 
 namespace crosseai::postproc {
@@ -13,10 +14,10 @@ class Fusion {
  public:
     /// Writes t * H + (1 - t) * G to `fused` (the gradient map's shape).
     ///
-    /// H is the heat map enlarged bilinearly (half-pixel centres, clamped edges), G the gradient map; each is scaled
-    /// min..max to [0, 255], and a constant one becomes zeros. Both maps must be finite and not empty.
-    void operator()(MapView heatmap, MaskView gradient_map, double t, float* fused);
-    void operator()(MapView heatmap, MapView gradient_map, double t, float* fused);
+    /// H is the heat map enlarged bilinearly (half-pixel centres, clamped edges), G the gradient map as `shape` says;
+    /// each is scaled min..max to [0, 255], and a constant one becomes zeros. Both must be finite and not empty.
+    template <class Pixel>  // std::uint8_t or float
+    void operator()(MapView heatmap, ImageView<Pixel> gradient_map, double t, const GradientShape& shape, float* fused);
 
  private:
     void enlarge_heatmap(MapView heatmap, std::size_t height, std::size_t width, double peak);
@@ -28,6 +29,7 @@ class Fusion {
     };
     static void interpolate(std::size_t size, std::size_t enlarged_size, std::vector<Tap>& taps);
 
+    GradientFilter filter_;
     std::vector<Tap> columns_;
     std::vector<Tap> rows_;
     std::vector<double> wide_;        // heat map enlarged horizontally, unscaled

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "crosseai/postproc/gradient.hpp"
 #include "crosseai/postproc/types.hpp"
 
 namespace crosseai::postproc {
@@ -13,6 +14,8 @@ struct Parameters {
     double threshold = 0.35;  // share of the fused map's maximum, 0..1
     std::int64_t max_candidates = 8;
     std::int64_t min_area = 1;  // pixels
+    GradientShape gradient{};   // beyond the paper
+    double area_power = 0.0;    // beyond the paper; see `select`
 };
 
 /// Maps of one batch, one after the other.

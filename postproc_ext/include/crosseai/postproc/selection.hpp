@@ -34,7 +34,10 @@ struct Selection {
     float score = 0.0F;
 };
 
-/// Candidate of highest mean intensity, the earlier one on a tie.
-Selection select(MapView fused, MaskView mask, const std::vector<Box>& boxes);
+/// Candidate of highest mean intensity times area^area_power, the earlier one on a tie.
+///
+/// The paper's rule is area_power 0, which favours small bright boxes; 1 is the sum over the box. The score is the
+/// mean.
+Selection select(MapView fused, MaskView mask, const std::vector<Box>& boxes, double area_power);
 
 }  // namespace crosseai::postproc

@@ -9,6 +9,9 @@ def localize(
     threshold: float = 0.35,
     max_candidates: int = 8,
     min_area: int = 1,
+    gradient_power: float = 1.0,
+    gradient_sigma: float = 0.0,
+    area_power: float = 0.0,
     threads: int = 0,
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]: ...
 def fuse(
@@ -16,6 +19,8 @@ def fuse(
     gradient_map: npt.NDArray[np.uint8] | npt.NDArray[np.float32],
     *,
     t: float = 0.3,
+    gradient_power: float = 1.0,
+    gradient_sigma: float = 0.0,
 ) -> npt.NDArray[np.float32]: ...
 def binarize(fused: npt.NDArray[np.float32], *, threshold: float = 0.35) -> npt.NDArray[np.uint8]: ...
 def maximal_rectangles(
@@ -23,5 +28,9 @@ def maximal_rectangles(
 ) -> npt.NDArray[np.int32]: ...
 def expand(mask: npt.NDArray[np.uint8], rectangles: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]: ...
 def select(
-    fused: npt.NDArray[np.float32], mask: npt.NDArray[np.uint8], rectangles: npt.NDArray[np.int32]
+    fused: npt.NDArray[np.float32],
+    mask: npt.NDArray[np.uint8],
+    rectangles: npt.NDArray[np.int32],
+    *,
+    area_power: float = 0.0,
 ) -> tuple[int, float]: ...
