@@ -39,11 +39,9 @@ def rescale(image: npt.NDArray[Any]) -> Map:
 def box_radii(sigma_px: float) -> tuple[int, ...]:
     """Three radii, equal or one apart, whose boxes together have the variance nearest to a Gaussian's."""
     candidates = [
-        (radius,) * narrow + (radius + 1,) * (3 - narrow)
-        for radius in range(int(sigma_px) + 2)
-        for narrow in (0, 1, 2, 3)
-    ]
-    return min(candidates, key=lambda radii: abs(sum(((2 * r + 1) ** 2 - 1) / 12 for r in radii) - sigma_px**2))
+        (radius,) * narrow + (radius + 1,) * (3 - narrow) for radius in range(int(sigma_px) + 2) for narrow in (3, 2, 1)
+    ]  # of two that are equally near, the narrower one
+    return min(candidates, key=lambda radii: round(abs(sum((r**2 + r) / 3 for r in radii) - sigma_px**2), 9))
 
 
 def smooth(image: Map, sigma_px: float) -> Map:

