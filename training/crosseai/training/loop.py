@@ -39,7 +39,7 @@ class FitConfig:
     architecture: Architecture = field(default_factory=lambda: Architecture("resnet14", width=16))
     input_size: int = 224
     epochs: int = 15
-    batch_size: int = 32
+    batch_size: int = 16
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
     seed: int = 0
@@ -147,11 +147,11 @@ def augment(images: Tensor, random: torch.Generator) -> Tensor:
     def uniform(limit: float) -> Tensor:
         return (torch.rand(n, generator=random) * 2 - 1) * limit
 
-    angle, scale = uniform(math.radians(7)), 1 + uniform(0.07)
+    angle, scale = uniform(math.radians(4)), 1 + uniform(0.04)
     cosine, sine = scale * angle.cos(), scale * angle.sin()
-    rows = (cosine, -sine, uniform(0.1), sine, cosine, uniform(0.1))  # shifts in half-widths of the image
+    rows = (cosine, -sine, uniform(0.05), sine, cosine, uniform(0.05))  # shifts in half-widths of the image
     grid = nn.functional.affine_grid(torch.stack(rows, 1).view(n, 2, 3), list(images.shape), align_corners=False)
     moved = nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    contrast, brightness = 1 + uniform(0.2), uniform(20.0)
+    contrast, brightness = 1 + uniform(0.15), uniform(12.0)
     mean = moved.mean((1, 2, 3), keepdim=True)
     return ((moved - mean) * contrast.view(-1, 1, 1, 1) + mean + brightness.view(-1, 1, 1, 1)).clamp(0, 255)
