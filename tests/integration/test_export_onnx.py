@@ -1,6 +1,9 @@
 """One exported file: its form, its numbers in ONNX Runtime, and what is refused."""
 
 import hashlib
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,12 +127,17 @@ def test_a_graph_that_differs_from_the_model_is_not_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_same_model_same_bytes(tmp_path):
+def test_same_model_same_bytes_in_another_process(tmp_path, repository):
     spec = ModelSpec(input_size=16, classes=("a", "b", "c"))
-    first, second = (
-        export_onnx(networks.tiny(), spec, tmp_path / name, layer="features") for name in ("first.onnx", "second.onnx")
+    here = export_onnx(networks.tiny(), spec, tmp_path / "here.onnx", layer="features")
+    program = (
+        "from pathlib import Path; from crosseai.contract import ModelSpec; from crosseai.export import export_onnx;"
+        "from tests.unit.export import networks; spec = ModelSpec(input_size=16, classes=('a', 'b', 'c'));"
+        f"export_onnx(networks.tiny(), spec, Path({str(tmp_path / 'there.onnx')!r}), layer='features')"
     )
-    assert first.sha256 == second.sha256
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(repository)}
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, env=environment)
+    assert (tmp_path / "there.onnx").read_bytes() == here.path.read_bytes()
 
 
 def test_logits_that_are_not_the_specs_classes_are_refused(tmp_path):

@@ -30,7 +30,7 @@ class Call:
     output
         What the call returned.
     wanted
-        Names of the arguments that depend on the image: only their gradients are used.
+        Names of the arguments that depend on the image, in the schema's order: only their gradients are used.
     classes
         ``K``, the cotangents an image.
     guided
@@ -39,7 +39,7 @@ class Call:
 
     arguments: Mapping[str, Any]
     output: Any
-    wanted: frozenset[str]
+    wanted: tuple[str, ...]
     classes: int
     guided: bool
 
@@ -159,7 +159,7 @@ def _pull_back(
             f"model: operator {node.target} at {place(node)} has no reverse rule; add one to crosseai/export/rules.py"
         )
     sources = _arguments(node)
-    wanted = frozenset(name for name, source in sources.items() if not dependent.isdisjoint(_nodes(source)))
+    wanted = tuple(name for name, source in sources.items() if not dependent.isdisjoint(_nodes(source)))
     arguments = fx.node.map_arg(sources, values.__getitem__)
     parts = RULES[node.target](Call(arguments, values[node], wanted, classes, guided), gradient)
     return [pair for name in wanted for pair in _pairs(sources[name], parts[name]) if pair[0] in dependent]

@@ -78,7 +78,7 @@ CASES: dict[str, tuple[Any, dict[str, Any], tuple[str, ...]]] = {
 
 def call_of(operator: Any, given: dict[str, Any], wanted: tuple[str, ...], *, guided: bool = False) -> Call:
     arguments = {a.name: given.get(a.name, a.default_value) for a in operator._schema.arguments}
-    return Call(arguments, operator(**given), frozenset(wanted), K, guided)
+    return Call(arguments, operator(**given), wanted, K, guided)
 
 
 def first(output: Any) -> Tensor:
