@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -155,6 +157,20 @@ def test_an_interrupted_run_says_so(fitted: Result, data: Path, raised: BaseExce
     recorded = MlflowClient("sqlite:///mlflow.db").get_run(run.run_id)
     assert recorded.info.status == status
     assert recorded.data.metrics == {"train_loss": 1.0}
+
+
+def test_a_terminated_process_records_its_run_as_killed(fitted: Result, data: Path) -> None:
+    command = [sys.executable, "-c", "from crosseai.training.cli import main; main()", "fit", "--data", str(data), *FIT]
+    with subprocess.Popen([*command, "--epochs", "100000"], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any(line.startswith("epoch   1") for line in process.stderr)
+        process.terminate()
+        process.communicate(timeout=60)
+    assert process.returncode == 1
+    client = MlflowClient("sqlite:///mlflow.db")
+    newest = client.search_runs([client.get_experiment_by_name("crosseai").experiment_id], max_results=1)[0]
+    assert newest.data.params["epochs"] == "100000"
+    assert newest.info.status == "KILLED"
 
 
 def test_usage_errors_end_with_two_and_one_message(data: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """``crosseai-train``: phantoms, training and evaluation from the command line."""
 
 import math
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -106,6 +107,7 @@ def fit(
     """
     from crosseai.training.fit import fit as fit_classifier
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the run is recorded as killed
     network = Architecture(architecture, triplet_attention, width)
     config = FitConfig(network, input_size, epochs, batch, lr, weight_decay, seed)
     report = fit_classifier(data, config, weights=weights, cache=cache, output=output, on_epoch=_show_epoch)
