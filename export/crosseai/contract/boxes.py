@@ -60,9 +60,11 @@ PRESETS: Mapping[str, BoxParameters] = {
     for parameters in (
         BoxParameters(),
         BoxParameters(preset="scalp", t=1.0),
+        BoxParameters(preset="tuned", threshold=0.5, gradient_sigma=0.06, area_power=0.5),
     )
 }
-"""``crosseai`` is the paper's fusion, ``scalp`` the heat map alone."""
+"""``crosseai`` is the paper's fusion, ``scalp`` the heat map;
+``tuned`` is chosen in ``benchmarks/presets.md``."""
 
 
 def box_preset(name: str) -> BoxParameters:

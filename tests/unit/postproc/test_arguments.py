@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from crosseai import postproc
-from crosseai.contract import BoxParameters, CrossEAIError, InvalidMapError, InvalidMaskError
+from crosseai.contract import PRESETS, BoxParameters, CrossEAIError, InvalidMapError, InvalidMaskError
 from crosseai.postproc import _core
 
 HEATMAPS = np.random.default_rng(0).random((2, 3, 4), dtype=np.float32)
@@ -207,6 +207,13 @@ def test_defaults_are_the_paper_preset() -> None:
         strict=True,
     ):
         np.testing.assert_array_equal(found, value)
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_every_preset_is_accepted(preset: BoxParameters) -> None:
+    boxes, scores = postproc.localize(HEATMAPS, GRADIENT_MAPS, **preset.keywords())
+    assert (boxes[:, 2:] > boxes[:, :2]).all()
+    assert (scores > 0).all()
 
 
 def test_other_threads_run_during_a_call() -> None:

@@ -1,0 +1,108 @@
+"""Heat maps and gradient maps of boxed radiographs, by eager PyTorch, for the other benchmarks.
+
+Phantoms are drawn and a classifier is trained on them as ``make demo`` does, once; everything is kept in
+``build/benchmarks``.
+"""
+
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from crosseai.client.evaluation import NIH_SIDE_PX, read_boxes_csv
+from crosseai.contract import SPEC_FILENAME, ModelSpec, class_index
+from crosseai.export.reference import EagerReference
+from crosseai.imaging import preprocess, read_radiograph
+from crosseai.training import load_checkpoint
+from crosseai.training.dataset import read_labelled_radiographs
+from crosseai.training.fit import fit
+from crosseai.training.loop import FitConfig
+from crosseai.training.phantoms import write_phantoms
+
+ROOT = Path(__file__).resolve().parents[1]
+CACHE = ROOT / "build" / "benchmarks"
+SHARED_DATA = ROOT.parent / "shared" / "data"
+
+
+@dataclass(frozen=True, slots=True)
+class Explanations:
+    """One row for each ground-truth box; the boxes are ``x0, y0, x1, y1`` in model pixels."""
+
+    heatmaps: npt.NDArray[np.float32]
+    gradient_maps: npt.NDArray[np.uint8]
+    boxes: npt.NDArray[np.float64]
+    diseases: npt.NDArray[np.str_]
+    patients: npt.NDArray[np.str_]
+
+
+def phantom_explanations(part: str) -> Explanations:
+    """Explanations of phantoms that the classifier was not trained on: ``validation`` or ``test``."""
+    file = CACHE / f"phantoms-{part}.npz"
+    if not file.is_file():
+        training, checkpoint = CACHE / "phantoms-train", CACHE / "phantom-model" / "checkpoint"
+        if not (checkpoint / SPEC_FILENAME).is_file():
+            _draw(training, count=1000, seed=1)
+            os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{CACHE}/mlflow.db")
+            fit(training, FitConfig(), output=checkpoint.parent)
+        folder = CACHE / f"phantoms-{part}"
+        _draw(folder, count=300, seed={"validation": 101, "test": 102}[part])
+        _explain(*load_checkpoint(checkpoint), folder, file)
+    return _load(file)
+
+
+def nih_explanations() -> Explanations | None:
+    """Explanations of the real radiographs and weights beside the checkout; None without them."""
+    file = CACHE / "nih.npz"
+    if not SHARED_DATA.is_dir():
+        return None
+    if not file.is_file():
+        _explain(*_real_classifier(SHARED_DATA / "weights"), SHARED_DATA / "nih", file)
+    return _load(file)
+
+
+def _draw(folder: Path, *, count: int, seed: int) -> None:
+    if not folder.exists():
+        write_phantoms(folder, count=count, seed=seed)
+
+
+def _real_classifier(folder: Path) -> tuple[nn.Module, ModelSpec]:
+    """The classifier that comes with its own code."""
+    spec = importlib.util.spec_from_file_location("model", folder / "model.py")
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(folder / "model.py")
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.load(), ModelSpec(
+        classes=tuple(module.CLASSES), mean=(module.MEAN,), std=(module.STD,), input_size=module.SIZE
+    )
+
+
+def _explain(classifier: nn.Module, spec: ModelSpec, data: Path, file: Path) -> None:
+    """One map pair for each box whose image is there, for the box's own disease."""
+    reference = EagerReference(classifier, spec, torch.float32)
+    radiographs = read_labelled_radiographs(data)
+    position = {name: i for i, name in enumerate(radiographs.image_ids)}
+    rows: dict[str, list[Any]] = {key: [] for key in Explanations.__slots__}
+    for name, disease, x, y, w, h in read_boxes_csv(data / "BBox_List_2017.csv"):
+        if name not in position:
+            continue
+        image = preprocess(read_radiograph(radiographs.paths[position[name]]), spec)
+        explanation = reference.explain(image[None], np.array([class_index(disease, spec.classes)]))
+        rows["heatmaps"].append(explanation.heatmaps[0].numpy())
+        rows["gradient_maps"].append(explanation.gradient_maps[0].to(torch.uint8).numpy())
+        rows["boxes"].append(np.array([x, y, x + w, y + h]) * spec.input_size / NIH_SIDE_PX)
+        rows["diseases"].append(disease)
+        rows["patients"].append(radiographs.patients[position[name]])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(file, **{key: np.array(values) for key, values in rows.items()})
+
+
+def _load(file: Path) -> Explanations:
+    with np.load(file) as arrays:
+        return Explanations(**{key: np.ascontiguousarray(arrays[key]) for key in Explanations.__slots__})
