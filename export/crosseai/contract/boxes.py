@@ -60,7 +60,7 @@ PRESETS: Mapping[str, BoxParameters] = {
     for parameters in (
         BoxParameters(),
         BoxParameters(preset="scalp", t=1.0),
-        BoxParameters(preset="tuned", threshold=0.5, gradient_sigma=0.06, area_power=0.5),
+        BoxParameters(preset="tuned", threshold=0.5, gradient_power=0.5, gradient_sigma=0.03, area_power=0.5),
     )
 }
 """``crosseai`` is the paper's fusion, ``scalp`` the heat map;
