@@ -41,7 +41,7 @@ $(DEMO)/phantoms/BBox_List_2017.csv: | $(READY)
 
 # The last line that `fit` prints is its run, runs:/ID.
 $(DEMO)/run: $(DEMO)/phantoms/BBox_List_2017.csv
-	set -o pipefail; crosseai-train fit --data $(DEMO)/phantoms | tee $@.log
+	set -o pipefail; crosseai-train fit --data $(DEMO)/phantoms --input-size 128 | tee $@.log
 	tail -n 1 $@.log > $@
 
 $(DEMO)/model/model.onnx: $(DEMO)/run

@@ -75,7 +75,7 @@ def _write_panel(
         image.radiograph,
         maps.heatmap,
         maps.gradient_map,
-        fuse(maps.heatmap, maps.gradient_map, t=parameters.t),
+        fuse(maps.heatmap, maps.gradient_map, **parameters.fusion_keywords()),
         finding,
         model_version=image.result.model_version,
         parameters=parameters,

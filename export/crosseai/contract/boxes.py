@@ -54,6 +54,10 @@ class BoxParameters:
         del keywords["preset"]
         return keywords
 
+    def fusion_keywords(self) -> dict[str, float]:
+        """Keyword arguments for ``crosseai.postproc.fuse``."""
+        return {"t": self.t, "gradient_power": self.gradient_power, "gradient_sigma": self.gradient_sigma}
+
 
 PRESETS: Mapping[str, BoxParameters] = {
     parameters.preset: parameters
@@ -63,8 +67,8 @@ PRESETS: Mapping[str, BoxParameters] = {
         BoxParameters(preset="tuned", threshold=0.5, gradient_power=0.5, gradient_sigma=0.03, area_power=0.5),
     )
 }
-"""``crosseai`` is the paper's fusion, ``scalp`` the heat map;
-``tuned`` is chosen in ``benchmarks/presets.md``."""
+"""``crosseai`` is the paper's algorithm, ``scalp`` the heat map alone, ``tuned`` the winner of
+``benchmarks/presets.md``."""
 
 
 def box_preset(name: str) -> BoxParameters:

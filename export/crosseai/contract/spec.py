@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from crosseai.contract.boxes import BoxParameters
+from crosseai.contract.boxes import BoxParameters, box_preset
 from crosseai.contract.errors import ContractError
 from crosseai.contract.labels import CHESTXRAY8
 from crosseai.contract.tensors import TensorSpec
@@ -65,7 +65,7 @@ class ModelSpec:
     feature_shape
         ``(D, h, w)`` of that layer's activations.
     boxes
-        Parameters of the box algorithm recommended for this model.
+        Parameters of the box algorithm recommended for this model: what a client uses unless told otherwise.
     architecture
         How to rebuild the network, or None for a network that is not ours.
     precision
@@ -86,7 +86,7 @@ class ModelSpec:
     resize: Literal["stretch-area"] = "stretch-area"
     layer: str = "layer4"
     feature_shape: tuple[int, int, int] = (2048, 7, 7)
-    boxes: BoxParameters = field(default_factory=BoxParameters)
+    boxes: BoxParameters = field(default_factory=lambda: box_preset("tuned"))
     architecture: Architecture | None = None
     precision: Literal["fp32", "fp16"] = "fp32"
     weights_sha256: str = ""

@@ -6,12 +6,14 @@ because that is what the same file of the real data set holds.
 """
 
 import csv
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import cv2
 import numpy as np
@@ -22,6 +24,7 @@ from crosseai.training.phantoms.dicom import write_dicom
 from crosseai.training.phantoms.geometry import FIELD_MM
 from crosseai.training.phantoms.phantom import WHITE, Phantom, draw_phantom
 
+Row: TypeAlias = Sequence[object]
 ImageFormat = Literal["png", "dicom", "both"]
 
 BOX_FRAME_PX = 1024
@@ -86,9 +89,8 @@ def write_phantoms(
     folders = {"png": ("images",), "dicom": ("dicom",), "both": ("images", "dicom")}[image_format]
     for name in folders:
         (output / name).mkdir(parents=True)
-    entries: list[Sequence[object]] = []
-    boxes: list[Sequence[object]] = []
-    for number, visit in enumerate(islice(visits(seed), count)):
+
+    def draw(number: int, visit: Visit) -> tuple[Row, list[Row]]:
         phantom = draw_phantom(visit.anatomy, visit.diseases, visit.rng(seed), size=size)
         if "images" in folders:
             _write_png(output / "images" / f"{visit.stem}.png", phantom)
@@ -96,8 +98,12 @@ def write_phantoms(
             file = output / "dicom" / f"{visit.stem}.dcm"
             write_dicom(file, phantom, visit, seed=seed, inverted=number % 2 == 1)
         image_index = visit.stem + (".png" if "images" in folders else ".dcm")
-        entries.append(_entry_row(image_index, visit, phantom))
-        boxes.extend(_box_rows(image_index, phantom))
+        return _entry_row(image_index, visit, phantom), list(_box_rows(image_index, phantom))
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # NumPy and OpenCV release the GIL
+        rows = list(threads.map(draw, range(count), islice(visits(seed), count)))
+    entries = [entry for entry, _ in rows]
+    boxes = [box for _, of_image in rows for box in of_image]
     _write_table(output / "Data_Entry_2017.csv", _ENTRY_HEADER, entries)
     _write_table(output / "BBox_List_2017.csv", _BOX_HEADER, boxes)
     labels = Counter(label for row in entries for label in str(row[1]).split("|"))
@@ -110,7 +116,7 @@ def _write_png(path: Path, phantom: Phantom) -> None:
         raise InputError(f"phantoms: expected to write {path}, but could not")
 
 
-def _entry_row(image_index: str, visit: Visit, phantom: Phantom) -> Sequence[object]:
+def _entry_row(image_index: str, visit: Visit, phantom: Phantom) -> Row:
     height, width = phantom.pixels.shape
     labels = "|".join(visit.diseases) or NO_FINDING
     person = (visit.patient, visit.anatomy.age, visit.anatomy.sex, phantom.view)
@@ -118,14 +124,14 @@ def _entry_row(image_index: str, visit: Visit, phantom: Phantom) -> Sequence[obj
     return (image_index, labels, visit.follow_up, *person, width, height, spacing, spacing)
 
 
-def _box_rows(image_index: str, phantom: Phantom) -> Iterable[Sequence[object]]:
+def _box_rows(image_index: str, phantom: Phantom) -> Iterable[Row]:
     scale = BOX_FRAME_PX / phantom.pixels.shape[1]
     for disease, (x0, y0, x1, y1) in phantom.boxes_image_px.items():
         xywh = (x0 * scale, y0 * scale, (x1 - x0) * scale, (y1 - y0) * scale)
         yield (image_index, _BOX_LIST_NAMES.get(disease, disease), *xywh, "", "", "")
 
 
-def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def _write_table(path: Path, header: Sequence[str], rows: Iterable[Row]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(header)
