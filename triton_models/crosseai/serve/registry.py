@@ -73,6 +73,7 @@ def fetch(reference: str | None) -> Iterator[FetchedModel]:
 def _download(reference: str | None, target: Path) -> FetchedModel:
     """Download a registered version, complete, and compare it with its checksum."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read by the import; nothing leaves this machine
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # its bars only get in the way
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # 7 take minutes when nobody answers
     from mlflow import MlflowClient
     from mlflow.artifacts import download_artifacts
