@@ -4,10 +4,11 @@
 
 Every combination of a small grid is scored by mean IoU on validation phantoms. The best one is then compared on test
 phantoms (other patients) and on the few real radiographs at hand with the rows that any claim must beat: the heat map
-alone, the gradient map alone, the paper as written, and one constant box. Neither of those sets takes part in
-this choice (earlier searches, after which the grid was narrowed, had seen both): 42 real boxes are too few for it (choosing on them too, and scoring each patient by the choice made without that
-patient, came out worse on both sets). The heat map's share is at least the paper's; smaller ones did better on
-phantoms, and worse than the heat map alone on the real radiographs.
+alone, the gradient map alone, the paper as written, and one constant box. Neither of those sets takes part in this
+choice: 42 real boxes are too few for it (choosing on them too, and scoring each patient by the choice made without that
+patient, came out worse on both sets). Earlier searches had seen both sets before the grid was narrowed. The heat map's
+share is at least the paper's; smaller ones did better on phantoms, and worse than the heat map alone on the real
+radiographs.
 """
 
 import os
