@@ -11,12 +11,13 @@ IMAGES ?= $(UNSEEN)/images
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
+.DELETE_ON_ERROR:
 .PHONY: setup demo test lint types cpp unit integration wheel bench clean
 
 setup: $(READY)
 
 # The environment, and the separate one of the embedded Triton server.
-$(READY): pyproject.toml constraints.txt CMakeLists.txt
+$(READY): pyproject.toml constraints.txt CMakeLists.txt $(wildcard postproc_ext/*/*.[ch]pp postproc_ext/include/*/*/*.hpp)
 	$(PYTHON) -m venv $(VENV)
 	pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
 	crosseai-serve doctor --install
@@ -26,16 +27,18 @@ $(READY): pyproject.toml constraints.txt CMakeLists.txt
 
 demo: export MLFLOW_TRACKING_URI := sqlite:///$(DEMO)/mlflow.db
 demo: $(DEMO)/model/model.onnx
+	crosseai-train evaluate --model $$(< $(DEMO)/run) --data $(UNSEEN) --part all
 	@rm -rf $(DEMO)/{.journal,manifest.json,overlays,panels}
 ifeq ($(IMAGES),$(UNSEEN)/images)
 	crosseai-client run $(IMAGES) --output $(DEMO) --explain $(UNSEEN)/BBox_List_2017.csv --write overlay,panel
 	crosseai-client evaluate $(DEMO) --boxes $(UNSEEN)/BBox_List_2017.csv
 else
-	crosseai-client run '$(IMAGES)' --output $(DEMO) --write overlay,panel || [ $$? -eq 1 ]
+	crosseai-client run '$(patsubst ~/%,$(HOME)/%,$(IMAGES))' --output $(DEMO) --write overlay,panel || [ $$? -eq 1 ]
 endif
 	@echo 'pictures: $(DEMO)/panels and $(DEMO)/overlays; tables: $(DEMO)/predictions.csv and $(DEMO)/boxes.csv'
 
 $(DEMO)/phantoms/BBox_List_2017.csv: | $(READY)
+	rm -rf $(UNSEEN) $(DEMO)/phantoms
 	crosseai-train phantoms --output $(UNSEEN) --count 60 --seed 2
 	crosseai-train phantoms --output $(DEMO)/phantoms --count 1000 --seed 1
 

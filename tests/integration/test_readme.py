@@ -12,7 +12,7 @@ import cv2
 import pyarrow.parquet as pq
 import pytest
 
-SMALLER = {"--count 1000": "--count 40", "fit ": "fit --epochs 1 "}
+SMALLER = {"--count 1000": "--count 40", "--count 60": "--count 10", "fit ": "fit --epochs 1 "}
 """The step-by-step commands run on less data; the demo runs them on all of it."""
 
 
@@ -46,7 +46,7 @@ def test_every_command_is_run_by_a_test(repository: Path) -> None:
         "make demo IMAGES=~/xrays",
         "make test",
         *STEPS,
-        "crosseai-serve up",
+        "crosseai-serve up --grpc-port 8001",
         "crosseai-client run DIR --output OUT --server grpc://localhost:8001",
         "pip install '.[client]'",
         "pip install '.[all]'",
@@ -55,10 +55,11 @@ def test_every_command_is_run_by_a_test(repository: Path) -> None:
 
 STEPS = (
     "crosseai-train phantoms --output phantoms --count 1000 --seed 1",
+    "crosseai-train phantoms --output unseen --count 60 --seed 2",
     "crosseai-train fit --data phantoms --output trained",
     "crosseai-export onnx --model trained/checkpoint --output model",
-    "crosseai-client run phantoms/images --output scored --write overlay,panel",
-    "crosseai-client evaluate scored --boxes phantoms/BBox_List_2017.csv",
+    "crosseai-client run unseen/images --output scored --explain unseen/BBox_List_2017.csv --write overlay,panel",
+    "crosseai-client evaluate scored --boxes unseen/BBox_List_2017.csv",
 )
 
 
@@ -95,7 +96,7 @@ def test_the_steps(repository: Path, tmp_path: Path) -> None:
             command = command.replace(text, smaller)
         said = run(command, tmp_path, MLFLOW_TRACKING_URI=store)
     assert "mean IoU" in said
-    assert len(list((tmp_path / "scored" / "overlays").iterdir())) == 40
+    assert len(list((tmp_path / "scored" / "overlays").iterdir())) == 10
 
 
 @pytest.fixture

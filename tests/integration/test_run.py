@@ -19,7 +19,7 @@ import pytest
 
 from crosseai.client import score_directory
 from crosseai.client.embedded import embedded_server
-from crosseai.contract import BoxParameters, InputError, ModelSpec, ServerUnavailable, canonical_label
+from crosseai.contract import BoxParameters, InputError, ModelSpec, canonical_label
 from crosseai.imaging import box_to_image_px, preprocess, read_radiograph
 from crosseai.postproc import localize
 from crosseai.training.phantoms import write_phantoms
@@ -166,7 +166,10 @@ def test_a_bad_file_is_one_line_and_the_rest_is_scored(server: str, phantoms: Pa
     (images / "text.dcm").write_text("not an image")
     shutil.copy(good[0], images / "copy of the first.png")
     finished = subprocess.run(
-        [*RUN, images, "--output", tmp_path / "out", "--server", server], check=False, capture_output=True, text=True
+        [*RUN, images, "--output", tmp_path / "out", "--server", server, "--write", "overlay,panel"],
+        check=False,
+        capture_output=True,
+        text=True,
     )
     assert finished.returncode == 1, finished.stderr
     assert "3 failed" in finished.stdout
@@ -207,7 +210,7 @@ def test_nobody_at_the_address(phantoms: Path, tmp_path: Path, unused_port: int)
 
 
 def test_a_model_that_is_not_there(phantoms: Path, tmp_path: Path) -> None:
-    with pytest.raises(ServerUnavailable, match="did not start"):
+    with pytest.raises(InputError, match="did not start"):
         score_directory(phantoms / "images", tmp_path / "out", model=str(tmp_path / "absent"))
 
 
@@ -263,6 +266,24 @@ def test_an_interrupted_run_is_usable_and_continues(
         assert_alike(one, other)
     boxed = [{(row["image_id"], row["disease"]) for row in rows(o, "boxes")} for o in (output, tmp_path / "whole")]
     assert boxed[0] == boxed[1]
+
+
+def test_interrupted_while_the_server_starts(small_model: Path, phantoms: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*RUN, phantoms / "images", "--output", tmp_path / "out", "--model", small_model],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while len(tree := process_tree(process.pid)) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    assert leftovers(tree) == set()
 
 
 def test_a_killed_server_ends_the_run_with_what_was_scored(small_model: Path, many: Path, tmp_path: Path) -> None:

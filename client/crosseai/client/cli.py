@@ -13,8 +13,7 @@ from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
 from crosseai.client.evaluation import LocalisationTable, evaluate_boxes, read_scored_boxes
-from crosseai.client.manifest import NOTICE
-from crosseai.client.pictures import parse_pictures
+from crosseai.client.manifest import MANIFEST, NOTICE, read_configuration
 from crosseai.client.scoring import Progress, RunSummary, score_directory
 from crosseai.contract import PRESETS, ContractError, CrossEAIError, InputError, ServerError
 
@@ -77,7 +76,7 @@ def run(
             model_version=model_version,
             explain=explain,
             preset=preset,
-            write=parse_pictures(write),
+            write=[name.strip() for name in write.split(",") if name.strip()],
             batch_size=batch_size,
             in_flight=in_flight,
             timeout_s=timeout_s,
@@ -101,7 +100,10 @@ def evaluate(output: Path, boxes: Path) -> None:
     with _exit_codes(output):
         predicted, ground_truth, left_out = read_scored_boxes(output, boxes)
         table = evaluate_boxes(predicted, ground_truth)
+        explain = read_configuration(output)["explain"]
     _print_localisation(table)
+    if explain != "all" and not explain.endswith(".csv"):
+        click.echo(f"The run explained {explain}: a labelled disease that it did not explain counts as missed.")
     if left_out:
         click.echo(f"{left_out} ground-truth boxes were left out: the run did not score their images.")
 
@@ -112,10 +114,10 @@ def _exit_codes(output: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        click.echo(f"interrupted; {output} holds what was scored, and the same command continues", err=True)
+        click.echo(f"interrupted{_how_to_continue(output)}", err=True)
         sys.exit(EXIT_INTERRUPTED)
     except ServerError as error:
-        click.echo(f"server: {error}\n{output} holds what was scored, and the same command continues", err=True)
+        click.echo(f"server: {error}{_how_to_continue(output)}", err=True)
         sys.exit(EXIT_SERVER)
     except (InputError, ContractError) as error:
         click.echo(f"error: {error}", err=True)
@@ -123,6 +125,10 @@ def _exit_codes(output: Path) -> Iterator[None]:
     except CrossEAIError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(EXIT_SOME_FAILED)
+
+
+def _how_to_continue(output: Path) -> str:
+    return f"; {output} holds what was scored, and the same command continues" if (output / MANIFEST).exists() else ""
 
 
 @contextmanager

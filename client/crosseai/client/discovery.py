@@ -7,30 +7,56 @@ from pathlib import Path
 
 from crosseai.contract import InputError, UnreadableImageError
 
+_IMAGE_SUFFIXES = {".dcm", ".dicom", ".jpeg", ".jpg", ".png"}
 
-def discover(directory: Path) -> Iterator[Path]:
-    """Every regular file below a directory, sorted within each folder; hidden files and folders are left out.
+
+def discover(directory: Path, output: Path) -> Iterator[Path]:
+    """Every file below a directory, sorted within each folder; hidden files and folders are left out.
 
     Radiographs are told from other files by content, not by name: what is no radiograph becomes an entry of
-    ``errors.jsonl``, so that nothing goes missing without a word. Links to folders are not followed.
+    ``errors.jsonl``, and so do dangling links and folders that cannot be listed, so that nothing goes missing without
+    a word. Links to folders are not followed, and devices and pipes are left out.
+
+    Parameters
+    ----------
+    directory
+        Where to search.
+    output
+        Folder of results, left out where it lies inside ``directory``.
 
     Raises
     ------
     InputError
-        If the directory does not exist or cannot be listed.
+        If the directory does not exist or cannot be listed, or is the output folder.
     """
     if not directory.is_dir():
         raise InputError(f"{directory}: expected a directory of radiographs, found {_kind(directory)}")
 
-    def refuse(error: OSError) -> None:
-        raise InputError(f"{error.filename}: cannot be listed: {error.strerror}") from error
+    results = output.resolve()
+    if directory.resolve() == results:
+        raise InputError(f"{directory}: expected an output folder other than the directory of radiographs")
+    unlistable: list[Path] = []
 
-    for folder, subfolders, names in os.walk(directory, onerror=refuse):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+    def remember(error: OSError) -> None:
+        if Path(error.filename) == directory:
+            raise InputError(f"{directory}: cannot be listed: {error.strerror}") from error
+        unlistable.append(Path(error.filename))
+
+    for folder, subfolders, names in os.walk(directory, onerror=remember):
+        visible = (name for name in subfolders if not name.startswith("."))
+        subfolders[:] = sorted(name for name in visible if Path(folder, name).resolve() != results)
         for name in sorted(names):
             path = Path(folder, name)
-            if not name.startswith(".") and path.is_file():
+            if not name.startswith(".") and _is_file_or_cannot_be_told(path):
                 yield path
+    yield from unlistable
+
+
+def image_name(path: str | Path) -> str:
+    """File name without folder and without the suffix of an image format, as listings of images are matched."""
+    name = Path(path).name
+    suffix = Path(name).suffix
+    return name.removesuffix(suffix) if suffix.lower() in _IMAGE_SUFFIXES else name
 
 
 def image_id(path: Path) -> str:
@@ -48,6 +74,13 @@ def image_id(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()[:32]
     except OSError as error:
         raise UnreadableImageError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _is_file_or_cannot_be_told(path: Path) -> bool:
+    try:
+        return path.is_file() or (path.is_symlink() and not path.exists())
+    except OSError:
+        return True
 
 
 def _kind(path: Path) -> str:

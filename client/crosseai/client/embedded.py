@@ -9,9 +9,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from crosseai.contract import ServerUnavailable
+from crosseai.contract import InputError, ServerUnavailable
 
 _STOP_S = 30.0
+_EXIT_BAD_MODEL = 1
+"""Exit status of ``crosseai-serve`` when the model, not the server, is at fault."""
 
 
 @contextmanager
@@ -32,6 +34,8 @@ def embedded_server(model: str | None, *, start_timeout_s: float = 600.0) -> Ite
     ------
     ServerUnavailable
         If the server does not become ready; what it said is on stderr.
+    InputError
+        If there is no such model.
     """
     command = [sys.executable, "-m", "crosseai.serve.cli", "up", "--tie-to-parent"]
     if model is not None:
@@ -60,6 +64,7 @@ def _address(server: "subprocess.Popen[bytes]", timeout_s: float) -> str:
                 raise ServerUnavailable(f"the embedded server was not ready within {timeout_s:g} s")
             chunk = os.read(output.fileno(), 65536)
             if not chunk:
-                raise ServerUnavailable("the embedded server did not start; its reason is above")
+                kind = InputError if server.wait() == _EXIT_BAD_MODEL else ServerUnavailable
+                raise kind("the embedded server did not start; its reason is above")
             line += chunk
     return str(json.loads(line)["grpc_url"])

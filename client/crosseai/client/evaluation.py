@@ -1,6 +1,7 @@
 """Localisation accuracy: predicted boxes against boxes drawn by radiologists."""
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from crosseai.client.discovery import image_name
 from crosseai.client.tables import BOXES, PREDICTIONS
 from crosseai.contract import InputError, canonical_label
 
@@ -143,10 +145,13 @@ def read_scored_boxes(output: Path, boxes_csv: Path) -> tuple[pa.Table, pa.Table
         boxes = pq.read_table(output / f"{BOXES}.parquet")
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(f"{output}: expected the output of crosseai-client run: {error}") from error
-    scored = {Path(row["path"]).name: row for row in predictions.to_pylist()}
+    scored: dict[str, dict[str, Any]] = {}
+    for row in predictions.to_pylist():
+        if scored.setdefault(image_name(row["path"]), row)["image_id"] != row["image_id"]:
+            raise InputError(f"{output}: expected one image named {image_name(row['path'])}, found several")
     rows, left_out = [], 0
     for name, disease, x, y, w, h in read_boxes_csv(boxes_csv):
-        image = scored.get(name)
+        image = scored.get(image_name(name))
         if image is None:
             left_out += 1
             continue
@@ -156,7 +161,8 @@ def read_scored_boxes(output: Path, boxes_csv: Path) -> tuple[pa.Table, pa.Table
     schema = pa.schema(
         [("image_id", pa.string()), ("disease", pa.string()), *((edge, pa.float64()) for edge in _EDGES)]
     )
-    return boxes, pa.Table.from_pylist(rows, schema=schema), left_out
+    first = {(box["image_id"], box["disease"]): box for box in reversed(boxes.to_pylist())}  # copies of a file repeat
+    return pa.Table.from_pylist(list(first.values()), boxes.schema), pa.Table.from_pylist(rows, schema=schema), left_out
 
 
 def read_boxes_csv(path: Path) -> list[tuple[str, str, float, float, float, float]]:
@@ -170,15 +176,17 @@ def read_boxes_csv(path: Path) -> list[tuple[str, str, float, float, float, floa
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             _, *rows = list(csv.reader(file)) or [[]]
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as a CSV file: {error}") from error
     boxes = []
     for number, row in enumerate(rows, start=2):
         try:
-            x, y, w, h = (float(value) for value in row[2:6])
-            boxes.append((row[0], canonical_label(row[1]), x, y, w, h))
+            name, disease, (x, y, w, h) = row[0], canonical_label(row[1]), map(float, row[2:6])
         except (ValueError, IndexError) as error:
             raise InputError(f"{path}, line {number}: expected file, disease, x, y, w, h; found {row}") from error
+        if not (math.isfinite(x) and math.isfinite(y) and 0 < w < math.inf and 0 < h < math.inf):
+            raise InputError(f"{path}, line {number}: expected a box with an area, found {row}")
+        boxes.append((name, disease, x, y, w, h))
     return boxes
 
 

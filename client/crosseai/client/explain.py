@@ -3,12 +3,14 @@
 import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from crosseai.client.discovery import image_name
 from crosseai.contract import InputError, ModelSpec, class_index
 from crosseai.contract.labels import NO_FINDING
 
@@ -63,8 +65,24 @@ def parse_explain(text: str, spec: ModelSpec) -> ExplainPolicy:
         return ExplainByName(lambda _: (-1,) * int(digits))
     if text.endswith(".csv"):
         labels = _read_labels(Path(text), spec.classes)
-        return ExplainByName(lambda name: labels.get(name, ()))
+        return ExplainByName(lambda name: labels.get(image_name(name), ()))
     raise InputError(f"--explain {text}: expected positive, top:K, all, none or a file named *.csv")
+
+
+def labels_digest(text: str) -> str | None:
+    """SHA-256 of the label file that ``--explain`` names, or None where it names none.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read.
+    """
+    if not text.endswith(".csv"):
+        return None
+    try:
+        return sha256(Path(text).read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"--explain {text}: cannot be read: {error.strerror}") from error
 
 
 def _read_labels(path: Path, classes: Sequence[str]) -> dict[str, Targets]:
@@ -81,12 +99,12 @@ def _read_labels(path: Path, classes: Sequence[str]) -> dict[str, Targets]:
                     f"found {', '.join(columns) or 'none'}"
                 )
             for row in reader:
-                known = labels.setdefault(row["Image Index"], set())
-                for label in row[label_column].split("|"):
+                known = labels.setdefault(image_name(row["Image Index"]), set())
+                for label in (row[label_column] or "").split("|"):
                     if label != NO_FINDING:
                         known.update(_known_class(label, classes))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as a CSV file: {error}") from error
     return {name: tuple(sorted(known)) for name, known in labels.items()}
 
 

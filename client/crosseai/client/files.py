@@ -1,11 +1,15 @@
 """Writing files that are whole or absent."""
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from crosseai.contract import OutputError
+
+PARTIAL = ".partial"
+"""Ending of files that a killed writer may leave behind."""
 
 
 @contextmanager
@@ -17,7 +21,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     OutputError
         If it cannot be written; what stood at ``path`` is untouched.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL}")  # two writers never share one
     try:
         yield partial
         with partial.open("rb+") as file:

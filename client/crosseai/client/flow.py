@@ -44,14 +44,14 @@ async def map_ordered(function: Callable[[Item], Awaitable[Result]], items: Stre
 async def batched(
     items: Stream[Item], size: int, counts: Callable[[Item], bool] = lambda _: True
 ) -> Stream[list[Item]]:
-    """Group a stream into lists holding ``size`` items that count, and any number that do not."""
+    """Group a stream into lists of ``size`` items that count, and at most ``8 * size`` items in all."""
     batch: list[Item] = []
     filled = 0
     async with aclosing(items):
         async for item in items:
             batch.append(item)
             filled += counts(item)
-            if filled == size:
+            if filled == size or len(batch) == 8 * size:
                 yield batch
                 batch, filled = [], 0
     if batch:

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from crosseai.client.files import atomic_path
+from crosseai.client.files import PARTIAL, atomic_path
 from crosseai.contract import Finding, ImageFailure, ImageResult, OutputError
 
 SHARD_OUTCOMES = 256
@@ -35,6 +35,8 @@ class Journal:
         self._flushed_at = time.monotonic()
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            for unfinished in folder.glob(f".*{PARTIAL}"):
+                unfinished.unlink()
             self._shards = len(list(folder.glob("[0-9]*.jsonl")))
         except OSError as error:
             raise OutputError(f"{folder}: cannot be made or read: {error.strerror}") from error
@@ -66,9 +68,10 @@ class Journal:
             path = self._folder / f"{number:06d}.jsonl"
             try:
                 with path.open(encoding="utf-8") as lines:
-                    yield [_from_line(line) for line in lines]
-            except OSError as error:
-                raise OutputError(f"{path}: cannot be read: {error.strerror}") from error
+                    records = [_from_line(line) for line in lines]
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise OutputError(f"{path}: cannot be read as a part of this run's journal: {error!r}") from error
+            yield records
 
     def paths(self) -> set[str]:
         """Files that the journal names, scored or failed."""

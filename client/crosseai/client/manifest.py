@@ -11,7 +11,7 @@ from crosseai.client.files import atomic_path
 from crosseai.contract import InputError
 
 MANIFEST = "manifest.json"
-PACKAGES = ("crosseai", "numpy", "opencv-python-headless", "pydicom", "tritonclient")
+PACKAGES = ("crosseai", "numpy", "opencv-python-headless", "pyarrow", "pydicom", "python-gdcm", "tritonclient")
 NOTICE = "Research software, not a medical device."
 
 
@@ -23,13 +23,9 @@ def check_same_configuration(folder: Path, configuration: Mapping[str, Any]) -> 
     InputError
         If the folder's manifest names another configuration; the message lists what changed.
     """
-    path = folder / MANIFEST
-    if not path.exists():
+    if not (folder / MANIFEST).exists():
         return
-    try:
-        found = dict(_flattened(json.loads(path.read_text(encoding="utf-8"))["configuration"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: expected the manifest of an earlier run: {error}") from error
+    found = dict(_flattened(read_configuration(folder)))
     wanted = dict(_flattened(json.loads(json.dumps(configuration))))
     changes = [
         f"  {key}: {found.get(key, 'absent')!r} -> {wanted.get(key, 'absent')!r}"
@@ -61,14 +57,26 @@ def write_manifest(
         "software": {
             "python": platform.python_version(),
             "platform": platform.platform(),
-            **{
-                name: version(name)
-                for name in ("crosseai", "numpy", "opencv-python-headless", "pydicom", "tritonclient")
-            },
+            **{name: version(name) for name in PACKAGES},
         },
     }
     with atomic_path(folder / MANIFEST) as partial:
         partial.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def read_configuration(folder: Path) -> dict[str, Any]:
+    """Configuration of the run that made a folder.
+
+    Raises
+    ------
+    InputError
+        If the folder has no manifest of a run.
+    """
+    path = folder / MANIFEST
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["configuration"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: expected the manifest of a run: {error}") from error
 
 
 def _flattened(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

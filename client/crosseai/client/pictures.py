@@ -1,5 +1,6 @@
 """Pictures of scored images: overlays and panels."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -16,8 +17,8 @@ from crosseai.postproc import fuse, localize
 Picture = Literal["overlay", "panel"]
 
 
-def parse_pictures(text: str) -> tuple[Picture, ...]:
-    """Read the value of ``--write``: names separated by commas.
+def check_pictures(names: Iterable[str]) -> tuple[Picture, ...]:
+    """The pictures of these names, each once and in one order.
 
     Raises
     ------
@@ -25,11 +26,10 @@ def parse_pictures(text: str) -> tuple[Picture, ...]:
         If a name is unknown.
     """
     known = {name: name for name in get_args(Picture)}
-    wanted = [name.strip() for name in text.split(",") if name.strip()]
-    for name in wanted:
-        if name not in known:
-            raise InputError(f"--write {name}: expected a list of {', '.join(known)}")
-    return tuple(sorted({known[name] for name in wanted}))
+    wanted = set(names)
+    if not wanted <= known.keys():
+        raise InputError(f"write: expected {', '.join(known)}; found {', '.join(sorted(wanted))}")
+    return tuple(known[name] for name in sorted(wanted))
 
 
 def write_pictures(image: ScoredImage, folder: Path, pictures: tuple[Picture, ...], boxes: BoxParameters) -> None:

@@ -24,7 +24,7 @@ from crosseai.client.flow import Stream, batched, map_ordered, stream
 from crosseai.client.transport import TritonTransport
 from crosseai.contract import (
     BoxParameters,
-    CrossEAIError,
+    ContractError,
     Finding,
     ImageFailure,
     ImageResult,
@@ -34,6 +34,7 @@ from crosseai.contract import (
     ServerError,
     ServerUnavailable,
     Stage,
+    UnreadableImageError,
 )
 from crosseai.imaging import Radiograph, box_to_image_px, preprocess, read_radiograph
 from crosseai.postproc import localize
@@ -138,17 +139,34 @@ class Pipeline:
         return await loop.run_in_executor(self.executor, prepare, path, self.name_of(path), self.transport.spec)
 
     async def _score(self, batch: Sequence[Prepared]) -> list[Outcome]:
-        """Outcomes of one batch, in its order. A refusal of the server fails the images, its absence the run."""
+        """Outcomes of one batch, in its order."""
         images = [item for item in batch if isinstance(item, PreparedImage)]
+        outcomes = iter(await self._score_or_fail(images))
+        return [item if isinstance(item, ImageFailure) else next(outcomes) for item in batch]
+
+    async def _score_or_fail(self, images: Sequence[PreparedImage]) -> list[Outcome]:
+        """Score images; where the server refuses a batch, find the images that it refuses.
+
+        A server that refuses even a blank image is as good as absent: that ends the run, and blames no image.
+        """
         try:
-            scored: dict[str, Outcome] = {s.result.path: s for s in await self._score_images(images)}
+            return await self._score_images(images)
         except (ServerUnavailable, InferenceTimeout):
             raise
         except ServerError as error:
-            scored = {image.path: failure(image.path, error, "infer") for image in images}
-        return [item if isinstance(item, ImageFailure) else scored[item.path] for item in batch]
+            if len(images) > 1:
+                return [outcome for image in images for outcome in await self._score_or_fail([image])]
+            await self._score_blank()
+            return [failure(images[0].path, error, "infer")]
 
-    async def _score_images(self, images: Sequence[PreparedImage]) -> list[ScoredImage]:
+    async def _score_blank(self) -> None:
+        side = self.transport.spec.input_size
+        try:
+            await self.transport.infer(np.zeros((1, 1, side, side), np.uint8), np.full((1, 1), -1), ["logits", *MAPS])
+        except ServerError as error:
+            raise ServerUnavailable(f"the server cannot score a blank image: {error}") from error
+
+    async def _score_images(self, images: Sequence[PreparedImage]) -> list[Outcome]:
         if not images:
             return []
         pixels = np.stack([image.model_input for image in images])
@@ -193,9 +211,13 @@ class Pipeline:
         images: Sequence[PreparedImage],
         probabilities: npt.NDArray[np.float32],
         found: dict[int, dict[str, npt.NDArray[Any]]],
-    ) -> list[ScoredImage]:
-        """Boxes for all maps of a batch in one call of the C++ core."""
-        explained = [(i, k) for i in sorted(found) for k in range(len(found[i].get("explained", ())))]
+    ) -> list[Outcome]:
+        """Boxes for all maps of a batch in one call of the C++ core; an image with a NaN fails alone."""
+        finite = [
+            bool(np.isfinite(row).all() and np.isfinite(found.get(i, {}).get("heatmaps", 0)).all())
+            for i, row in enumerate(probabilities)
+        ]
+        explained = [(i, k) for i in sorted(found) if finite[i] for k in range(len(found[i].get("explained", ())))]
         maps = [ExplanationMaps(found[i]["heatmaps"][k], found[i]["gradient_maps"][k]) for i, k in explained]
         findings: dict[int, list[tuple[Finding, ExplanationMaps]]] = defaultdict(list)
         if maps:
@@ -218,9 +240,13 @@ class Pipeline:
                 )
                 findings[i].append((finding, one))
         return [
-            self._result(image, row, findings[i])
+            self._result(image, row, findings[i]) if finite[i] else self._not_finite(image)
             for i, (image, row) in enumerate(zip(images, probabilities, strict=True))
         ]
+
+    def _not_finite(self, image: PreparedImage) -> ImageFailure:
+        reason = f"model version {self.transport.model_version}: expected finite logits and maps, found NaN or infinity"
+        return failure(image.path, ContractError(reason), "infer")
 
     def _result(
         self,
@@ -254,11 +280,8 @@ def prepare(path: Path, name: str, spec: ModelSpec) -> Prepared:
     except InputError as error:
         return failure(name, error, stage)
     except Exception as error:
-        return failure(name, UnexpectedDecoderError(type(error).__name__), stage)
-
-
-class UnexpectedDecoderError(CrossEAIError):
-    """A decoder failed in a way nobody foresaw; only the kind is told, its message may hold identifiers."""
+        # Only the kind is told: the message may hold identifiers.
+        return failure(name, UnreadableImageError(f"{path}: the decoder failed with {type(error).__name__}"), stage)
 
 
 def failure(path: str, error: Exception, stage: Stage) -> ImageFailure:

@@ -9,17 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from crosseai.client.discovery import discover
 from crosseai.client.embedded import embedded_server
-from crosseai.client.explain import parse_explain
+from crosseai.client.explain import labels_digest, parse_explain
 from crosseai.client.flow import map_ordered
 from crosseai.client.journal import Journal, Record
 from crosseai.client.manifest import check_same_configuration, write_manifest
-from crosseai.client.pictures import Picture, write_pictures
+from crosseai.client.pictures import Picture, check_pictures, write_pictures
 from crosseai.client.pipeline import Outcome, Pipeline, ScoredImage
 from crosseai.client.tables import TableCounts, write_tables
 from crosseai.client.transport import TritonTransport
@@ -28,7 +27,7 @@ from crosseai.contract import BoxParameters, ImageFailure, InputError, OutputErr
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is: files done (earlier runs included) and failed, of all files found."""
+    """How far a run is: files done (earlier runs included) of all files found, and files that failed in this run."""
 
     done: int
     failed: int
@@ -72,7 +71,7 @@ def score_directory(
     model_version: str | None = None,
     explain: str = "positive",
     preset: str | None = None,
-    write: Sequence[Picture] = (),
+    write: Sequence[str] = (),
     batch_size: int = 8,
     in_flight: int = 3,
     timeout_s: float = 120.0,
@@ -80,8 +79,9 @@ def score_directory(
 ) -> RunSummary:
     """Score every radiograph below a directory.
 
-    Results appear in ``output`` as section 5 of the design says. A run over an existing output continues it. An
-    interrupted run leaves tables of what it scored, and the same call continues it.
+    Results appear in ``output``: ``predictions`` and ``boxes`` as Parquet and CSV, ``errors.jsonl``,
+    ``manifest.json``, and pictures. A run over an existing output continues it. An interrupted run leaves tables of
+    what it scored, and the same call continues it. It runs an event loop of its own, so call it from no other.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def score_directory(
     preset
         Box parameters by name; None for those that the model's spec recommends.
     write
-        Pictures to write.
+        Pictures to write: ``overlay``, ``panel``.
     batch_size
         Images a request.
     in_flight
@@ -114,7 +114,7 @@ def score_directory(
     Raises
     ------
     InputError
-        If an argument is wrong, or ``output`` belongs to a run with another configuration.
+        If an argument is wrong, there are no files, or ``output`` belongs to a run with another configuration.
     ServerError
         If the server is unreachable, or goes away during the run.
     ContractError
@@ -126,7 +126,12 @@ def score_directory(
         raise InputError(
             f"expected batch_size >= 1, in_flight >= 1, timeout_s > 0; found {batch_size}, {in_flight}, {timeout_s:g}"
         )
-    files = list(discover(directory))
+    if server is not None and model is not None:
+        raise InputError("expected server or model, found both: model is for the embedded server (see model_version)")
+    pictures, digest = check_pictures(write), labels_digest(explain)
+    files = list(discover(directory, output))
+    if not files:
+        raise InputError(f"{directory}: expected at least one file, found none")
     with _locked(output), embedded_server(model) if server is None else nullcontext(server) as address:
 
         async def run() -> RunSummary:
@@ -137,7 +142,7 @@ def score_directory(
                         f"batch_size: the server takes at most {transport.max_batch_size}, found {batch_size}"
                     )
                 boxes = box_preset(preset) if preset is not None else transport.spec.boxes
-                configuration = _configuration(directory, transport, explain, boxes, write)
+                configuration = _configuration(directory, transport, explain, digest, boxes, pictures)
                 check_same_configuration(output, configuration)
                 with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="crosseai") as executor:
                     pipeline = Pipeline(
@@ -149,7 +154,7 @@ def score_directory(
                         batch_size=batch_size,
                         in_flight=in_flight,
                     )
-                    return await _Run(output, pipeline, configuration, tuple(write), progress).execute(files)
+                    return await _Run(output, pipeline, configuration, pictures, progress).execute(files)
 
         return asyncio.run(run())
 
@@ -229,7 +234,12 @@ class _Run:
 
 
 def _configuration(
-    directory: Path, transport: TritonTransport, explain: str, boxes: BoxParameters, write: Sequence[Picture]
+    directory: Path,
+    transport: TritonTransport,
+    explain: str,
+    digest: str | None,
+    boxes: BoxParameters,
+    write: Sequence[Picture],
 ) -> dict[str, Any]:
     """Everything that results depend on."""
     return {
@@ -239,7 +249,7 @@ def _configuration(
         "model_sha256": transport.model_sha256,
         "spec": asdict(transport.spec),
         "explain": explain,
-        "explain_sha256": sha256(Path(explain).read_bytes()).hexdigest() if explain.endswith(".csv") else None,
+        "explain_sha256": digest,
         "boxes": asdict(boxes),
         "write": list(write),
     }

@@ -194,9 +194,7 @@ def _add_captions(
         axis.set_title(f"({letter}) {title}", fontsize=8.5, loc="left", pad=3)
     height, left = figure.get_figheight(), axes[0].get_position().x0
     probability = f"probability {finding.probability:.2f}, box score {finding.score:.0f}"
-    settings = (
-        f"t = {parameters.t:g}, threshold = {parameters.threshold:g}, max_candidates = {parameters.max_candidates}"
-    )
+    settings = ", ".join(f"{name} = {value:g}" for name, value in parameters.keywords().items())
     origin = f"CrossEAI, model version {model_version}; preset {parameters.preset}: {settings}. {NOTICE}."
     figure.text(left, 1 - 0.24 / height, finding.disease, fontsize=12, weight="bold")
     figure.text(axes[4].get_position().x1, 1 - 0.24 / height, probability, fontsize=9, ha="right")

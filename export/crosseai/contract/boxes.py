@@ -1,10 +1,11 @@
 """Boxes, and the named parameter sets of the algorithm that finds them."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
-from crosseai.contract.errors import InputError
+from crosseai.contract.errors import ContractError, InputError
 
 Box: TypeAlias = tuple[int, int, int, int]
 """``(x0, y0, x1, y1)`` in pixels, half-open, origin at the top-left corner; all zero means no box."""
@@ -47,6 +48,19 @@ class BoxParameters:
     gradient_power: float = 1.0
     gradient_sigma: float = 0.0
     area_power: float = 0.0
+
+    def __post_init__(self) -> None:
+        for rule, holds in (
+            ("0 <= t <= 1", 0 <= self.t <= 1),
+            ("0 <= threshold <= 1", 0 <= self.threshold <= 1),
+            ("max_candidates >= 1", self.max_candidates >= 1),
+            ("min_area >= 1", self.min_area >= 1),
+            ("gradient_power > 0", 0 < self.gradient_power < math.inf),
+            ("0 <= gradient_sigma <= 1", 0 <= self.gradient_sigma <= 1),
+            ("area_power is finite", math.isfinite(self.area_power)),
+        ):
+            if not holds:
+                raise ContractError(f"box parameters {self.preset!r}: expected that {rule}; found {self!r}")
 
     def keywords(self) -> dict[str, Any]:
         """Keyword arguments for ``crosseai.postproc.localize``."""

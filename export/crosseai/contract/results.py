@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 from crosseai.contract.boxes import NO_BOX, Box
 
-Stage: TypeAlias = Literal["read", "preprocess", "infer", "localize", "write"]
+Stage: TypeAlias = Literal["read", "preprocess", "infer"]
 """Where in the pipeline an image can fail."""
 
 

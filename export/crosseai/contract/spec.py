@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -173,8 +173,8 @@ class ModelSpec:
         file = path / SPEC_FILENAME if path.is_dir() else path
         try:
             return cls.from_json(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ContractError(f"model spec: expected a file {file}: {error.strerror}") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise ContractError(f"model spec: expected a text file {file}: {error}") from error
 
     def save(self, folder: Path) -> Path:
         """Write ``model_spec.json`` into a folder and return its path."""
@@ -183,10 +183,20 @@ class ModelSpec:
         return file
 
 
+Nested = TypeVar("Nested", BoxParameters, Architecture)
+
+
 def _with_types(raw: Mapping[str, Any]) -> dict[str, Any]:
     """JSON knows neither tuples nor dataclasses: restore them."""
     typed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
-    typed["boxes"] = BoxParameters(**typed["boxes"])
+    typed["boxes"] = _nested(BoxParameters, typed["boxes"])
     if typed["architecture"] is not None:
-        typed["architecture"] = Architecture(**typed["architecture"])
+        typed["architecture"] = _nested(Architecture, typed["architecture"])
     return typed
+
+
+def _nested(cls: type[Nested], raw: Mapping[str, Any]) -> Nested:
+    known = {f.name for f in fields(cls)}
+    if set(raw) != known:
+        raise ContractError(f"model spec: expected the fields {sorted(known)} of {cls.__name__}, found {sorted(raw)}")
+    return cls(**raw)

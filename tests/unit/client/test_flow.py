@@ -57,7 +57,8 @@ def test_batches_hold_size_items_that_count(items: list[int], size: int) -> None
 
     batches = asyncio.run(collect())
     assert [item for batch in batches for item in batch] == items
-    assert all(sum(item % 2 == 0 for item in batch) == size for batch in batches[:-1])
+    for batch in batches[:-1]:
+        assert sum(item % 2 == 0 for item in batch) == size or len(batch) == 8 * size
 
 
 def test_closing_the_end_closes_the_chain() -> None:

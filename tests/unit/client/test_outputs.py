@@ -51,8 +51,15 @@ def test_journal_gives_back_what_was_appended(tmp_path: Path) -> None:
 
 
 def test_a_killed_write_is_no_shard(tmp_path: Path) -> None:
-    (tmp_path / ".000000.jsonl.partial").write_text('{"scored": tr')
+    (tmp_path / ".000000.jsonl.1234abcd.partial").write_text('{"scored": tr')
     assert list(Journal(tmp_path).shards()) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
+    (tmp_path / "000000.jsonl").write_text('{"scored": tr')
+    with pytest.raises(OutputError, match=r"000000\.jsonl"):
+        list(Journal(tmp_path).shards())
 
 
 def test_tables(tmp_path: Path) -> None:
@@ -108,12 +115,16 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_a_full_disk_is_an_output_error(tmp_path: Path) -> None:
-    (tmp_path / ".000000.jsonl.partial").symlink_to("/dev/full")
+def test_a_full_disk_is_an_output_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(tmp_path)
     journal.append(FAILED)
+    write_text = Path.write_text
+    monkeypatch.setattr(Path, "write_text", lambda _, *rest, **kwargs: write_text(Path("/dev/full"), *rest, **kwargs))
     with pytest.raises(OutputError, match="No space left"):
         journal.flush()
+    monkeypatch.undo()
+    journal.flush()
+    assert [record for shard in Journal(tmp_path).shards() for record in shard] == [FAILED]
 
 
 def test_manifest_tells_what_changed(tmp_path: Path) -> None:
@@ -125,5 +136,5 @@ def test_manifest_tells_what_changed(tmp_path: Path) -> None:
         check_same_configuration(tmp_path, configuration | {"explain": "none"})
     assert "spec" not in str(refusal.value)
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(InputError, match="expected the manifest"):
+    with pytest.raises(InputError, match="expected the manifest of a run"):
         check_same_configuration(tmp_path, configuration)

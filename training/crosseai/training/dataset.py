@@ -195,6 +195,8 @@ def _decode_all(radiographs: LabelledRadiographs, spec: ModelSpec, file: Path) -
         return None
 
     try:
+        with partial.open("rb+") as stream:  # a full disk is an error here, and a crash once the file is mapped
+            os.posix_fallocate(stream.fileno(), 0, partial.stat().st_size)
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders release the GIL
             errors = [error for error in pool.map(decode, range(len(radiographs))) if error is not None]
         if errors:
