@@ -2,31 +2,18 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from crosseai.contract import MODEL_FILENAME, CrossEAIError, ModelSpec
+from crosseai.contract import MODEL_FILENAME, ModelSpec
+from crosseai.training.commands import Group
 
 if TYPE_CHECKING:
     from crosseai.export.verify import Parity
 
 
-class _Command(click.Command):
-    """Ends with exit code 2 and one line, not a traceback, when the input cannot be used."""
-
-    def invoke(self, context: click.Context) -> Any:
-        try:
-            return super().invoke(context)
-        except CrossEAIError as error:
-            raise click.UsageError(str(error), context) from error
-
-
-class _Group(click.Group):
-    command_class = _Command
-
-
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="crosseai")
 def main() -> None:
     """Export CrossEAI models. Research software, not a medical device."""

@@ -4,11 +4,12 @@ import math
 import signal
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import click
 
-from crosseai.contract import Architecture, CrossEAIError
+from crosseai.contract import Architecture
+from crosseai.training.commands import Group
 from crosseai.training.evaluation import mean_auc
 from crosseai.training.loop import Epoch, FitConfig
 from crosseai.training.model import ARCHITECTURES
@@ -18,21 +19,7 @@ _DEFAULTS = FitConfig()
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
-class _Command(click.Command):
-    """Ends with exit code 2 and one line, not a traceback, when the input cannot be used."""
-
-    def invoke(self, context: click.Context) -> Any:
-        try:
-            return super().invoke(context)
-        except CrossEAIError as error:
-            raise click.UsageError(str(error), context) from error
-
-
-class _Group(click.Group):
-    command_class = _Command
-
-
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="crosseai")
 def main() -> None:
     """Train the classifier of CrossEAI. Research software, not a medical device."""
