@@ -1,5 +1,6 @@
 """Fixtures shared by all suites."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,10 @@ from hypothesis import settings
 
 settings.register_profile("crosseai", deadline=None)  # a busy machine is no failure
 settings.load_profile("crosseai")
+
+# What started the tests may ignore these (a background job, nohup), and children would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

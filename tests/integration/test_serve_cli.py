@@ -158,6 +158,7 @@ def test_deploy_adds_a_version_to_a_running_server(up, tmp_path, store):
     server = ready(up("--repository", models))["grpc_url"]
     second = ["deploy", "--model", "models:/crosseai/2", "--repository", str(models), "--server", f"grpc://{server}"]
     result = CliRunner().invoke(main, second, env=environment)
+    assert result.exit_code == 0, result.output
     assert (result.exit_code, result.stdout) == (0, f"crosseai version 2 is in {models}, and loaded\n")
     with grpc.InferenceServerClient(server) as connection:
         assert all(connection.is_model_ready("crosseai", version) for version in ("1", "2"))

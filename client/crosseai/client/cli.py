@@ -24,6 +24,8 @@ EXIT_SOME_FAILED, EXIT_USAGE, EXIT_SERVER, EXIT_INTERRUPTED = 1, 2, 3, 130
 @click.version_option(package_name="crosseai")
 def main() -> None:
     """Entry point of ``crosseai-client``."""
+    # A shell starts background jobs with SIGINT ignored; both signals must end a run in order.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
