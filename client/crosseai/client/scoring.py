@@ -63,8 +63,8 @@ class RunSummary:
 
 
 def score_directory(
-    directory: Path,
-    output: Path,
+    directory: str | Path,
+    output: str | Path,
     *,
     server: str | None = None,
     model: str | None = None,
@@ -122,6 +122,7 @@ def score_directory(
     OutputError
         If results cannot be written.
     """
+    directory, output = Path(directory), Path(output)
     if batch_size < 1 or in_flight < 1 or timeout_s <= 0:
         raise InputError(
             f"expected batch_size >= 1, in_flight >= 1, timeout_s > 0; found {batch_size}, {in_flight}, {timeout_s:g}"

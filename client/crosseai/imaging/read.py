@@ -12,7 +12,7 @@ MAX_FILE_BYTES = 256 * 2**20
 """Greatest file read: twice what the largest accepted image needs uncompressed at 16 bits."""
 
 
-def read_radiograph(path: Path) -> Radiograph:
+def read_radiograph(path: str | Path) -> Radiograph:
     """Read a chest radiograph from a DICOM, PNG or JPEG file.
 
     Parameters
@@ -27,6 +27,7 @@ def read_radiograph(path: Path) -> Radiograph:
     UnsupportedImageError
         If it is not one grayscale chest radiograph of a size that can be scored.
     """
+    path = Path(path)
     try:
         if not path.is_file():
             raise UnreadableImageError("expected a regular file")

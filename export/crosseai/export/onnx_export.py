@@ -57,7 +57,7 @@ class ExportReport:
 def export_onnx(
     model: nn.Module | ExportedProgram,
     spec: ModelSpec,
-    path: Path,
+    path: str | Path,
     *,
     layer: str = "layer4",
     precision: Literal["fp32"] = "fp32",
@@ -88,7 +88,7 @@ def export_onnx(
     ContractError
         If the graph does not agree with eager PyTorch; nothing is written then.
     """
-    start = time.perf_counter()
+    start, path = time.perf_counter(), Path(path)
     classifier = capture(model, layer, spec.channels, spec.input_size)
     classes = classifier.logits.meta["val"].shape[1]
     if classes != len(spec.classes):

@@ -71,7 +71,7 @@ class EmbeddedTriton:
 
     def __init__(
         self,
-        repository: Path,
+        repository: str | Path,
         *,
         host: str = LOOPBACK,
         grpc_port: int | None = None,
@@ -79,7 +79,7 @@ class EmbeddedTriton:
         start_timeout_s: float = 120,
         delete_repository: bool = False,
     ) -> None:
-        self._repository = repository.absolute()
+        self._repository = Path(repository).absolute()
         self._host = host
         self._wanted_ports = (grpc_port, http_port)
         self._start_timeout_s = start_timeout_s
