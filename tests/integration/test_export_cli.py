@@ -58,8 +58,8 @@ def test_registered_version_is_the_exported_file(store, tmp_path):
     version = MlflowClient(uri).get_model_version("crosseai", "1")
     exported = (store / "exported" / "model.onnx").read_bytes()
     assert version.tags["onnx_sha256"] == hashlib.sha256(exported).hexdigest()
-    mlflow.set_tracking_uri(uri)
-    folder = Path(mlflow.artifacts.download_artifacts("models:/crosseai/1", dst_path=str(tmp_path)))
+    source = "models:/crosseai/1"
+    folder = Path(mlflow.artifacts.download_artifacts(source, dst_path=str(tmp_path), tracking_uri=uri))
     assert (folder / "model.onnx").read_bytes() == exported
     spec = ModelSpec.load(folder)
     assert spec == ModelSpec.load(store / "exported")

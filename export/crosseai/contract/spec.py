@@ -174,7 +174,7 @@ class ModelSpec:
         try:
             return cls.from_json(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise ContractError(f"model spec: expected a text file {file}: {error}") from error
+            raise ContractError(f"model spec: expected a file {file}: {error}") from error
 
     def save(self, folder: Path) -> Path:
         """Write ``model_spec.json`` into a folder and return its path."""
