@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from crosseai.client.evaluation import NIH_SIDE_PX, read_boxes_csv
-from crosseai.contract import SPEC_FILENAME, ModelSpec, class_index
+from crosseai.client.evaluation import read_boxes_csv
+from crosseai.contract import NIH_BOX_SIDE_PX, SPEC_FILENAME, ModelSpec, class_index
 from crosseai.export.reference import EagerReference
 from crosseai.imaging import preprocess, read_radiograph
 from crosseai.training import load_checkpoint
@@ -96,7 +96,7 @@ def _explain(classifier: nn.Module, spec: ModelSpec, data: Path, file: Path) -> 
         explanation = reference.explain(image[None], np.array([class_index(disease, spec.classes)]))
         rows["heatmaps"].append(explanation.heatmaps[0].numpy())
         rows["gradient_maps"].append(explanation.gradient_maps[0].to(torch.uint8).numpy())
-        rows["boxes"].append(np.array([x, y, x + w, y + h]) * spec.input_size / NIH_SIDE_PX)
+        rows["boxes"].append(np.array([x, y, x + w, y + h]) * spec.input_size / NIH_BOX_SIDE_PX)
         rows["diseases"].append(disease)
         rows["patients"].append(radiographs.patients[position[name]])
     file.parent.mkdir(parents=True, exist_ok=True)

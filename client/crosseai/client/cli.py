@@ -13,14 +13,14 @@ from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
 from crosseai.client.evaluation import LocalisationTable, evaluate_boxes, read_scored_boxes
-from crosseai.client.manifest import MANIFEST, NOTICE, read_configuration
+from crosseai.client.manifest import MANIFEST, read_configuration
 from crosseai.client.scoring import Progress, RunSummary, score_directory
-from crosseai.contract import PRESETS, ContractError, CrossEAIError, InputError, ServerError
+from crosseai.contract import PRESETS, RESEARCH_NOTICE, ContractError, CrossEAIError, InputError, ServerError
 
 EXIT_SOME_FAILED, EXIT_USAGE, EXIT_SERVER, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 
-@click.group(help=f"Score chest radiographs on a Triton server.\n\n{NOTICE}")
+@click.group(help=f"Score chest radiographs on a Triton server.\n\n{RESEARCH_NOTICE}")
 @click.version_option(package_name="crosseai")
 def main() -> None:
     """Entry point of ``crosseai-client``."""
@@ -159,7 +159,7 @@ def _print_summary(summary: RunSummary) -> None:
         click.echo(f"  {disease:<20} {images:>6} images above the operating point")
     if counts.failed:
         click.echo(f"why files failed: {summary.output / 'errors.jsonl'}")
-    click.echo(NOTICE)
+    click.echo(RESEARCH_NOTICE)
 
 
 def _print_localisation(table: LocalisationTable) -> None:

@@ -14,13 +14,10 @@ import pyarrow.parquet as pq
 
 from crosseai.client.discovery import image_name
 from crosseai.client.tables import BOXES, PREDICTIONS
-from crosseai.contract import InputError, canonical_label
+from crosseai.contract import NIH_BOX_SIDE_PX, InputError, canonical_label
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 """T(IoU) of the paper's Table 1."""
-
-NIH_SIDE_PX = 1024
-"""Side of the frame in which ``BBox_List_2017.csv`` gives its boxes."""
 
 MEAN = "Mean"
 _EDGES = ("x0", "y0", "x1", "y1")
@@ -155,7 +152,7 @@ def read_scored_boxes(output: Path, boxes_csv: Path) -> tuple[pa.Table, pa.Table
         if image is None:
             left_out += 1
             continue
-        sx, sy = image["width"] / NIH_SIDE_PX, image["height"] / NIH_SIDE_PX
+        sx, sy = image["width"] / NIH_BOX_SIDE_PX, image["height"] / NIH_BOX_SIDE_PX
         edges = dict(zip(_EDGES, (x * sx, y * sy, (x + w) * sx, (y + h) * sy), strict=True))
         rows.append({"image_id": image["image_id"], "disease": disease, **edges})
     schema = pa.schema(

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from crosseai.client.files import atomic_path
-from crosseai.contract import InputError
+from crosseai.contract import RESEARCH_NOTICE, InputError
 
 MANIFEST = "manifest.json"
 PACKAGES = ("crosseai", "numpy", "opencv-python-headless", "pyarrow", "pydicom", "python-gdcm", "tritonclient")
-NOTICE = "Research software, not a medical device."
 
 
 def check_same_configuration(folder: Path, configuration: Mapping[str, Any]) -> None:
@@ -49,7 +48,7 @@ def write_manifest(
         If it cannot be written.
     """
     manifest = {
-        "notice": NOTICE,
+        "notice": RESEARCH_NOTICE,
         "status": status,
         "configuration": configuration,
         "counts": counts,

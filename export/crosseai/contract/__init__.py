@@ -8,7 +8,7 @@ Conventions, stated once:
   the frame: ``box_model_px`` (the model's square input) or ``box_image_px`` (the original image).
 """
 
-from crosseai.contract.boxes import NO_BOX, PRESETS, Box, BoxParameters, box_preset
+from crosseai.contract.boxes import NIH_BOX_SIDE_PX, NO_BOX, PRESETS, Box, BoxParameters, box_preset
 from crosseai.contract.errors import (
     ContractError,
     CrossEAIError,
@@ -24,16 +24,21 @@ from crosseai.contract.errors import (
     UnsupportedImageError,
 )
 from crosseai.contract.labels import CHESTXRAY8, NO_FINDING, canonical_label, class_index
-from crosseai.contract.results import Finding, ImageFailure, ImageResult, Stage
+from crosseai.contract.registry import DEFAULT_TRACKING_URI, ONNX_SHA256_TAG
+from crosseai.contract.results import RESEARCH_NOTICE, Finding, ImageFailure, ImageResult, Stage
 from crosseai.contract.spec import MODEL_FILENAME, SPEC_FILENAME, Architecture, ModelSpec
 from crosseai.contract.tensors import TensorSpec
 
 __all__ = [
     "CHESTXRAY8",
+    "DEFAULT_TRACKING_URI",
     "MODEL_FILENAME",
+    "NIH_BOX_SIDE_PX",
     "NO_BOX",
     "NO_FINDING",
+    "ONNX_SHA256_TAG",
     "PRESETS",
+    "RESEARCH_NOTICE",
     "SPEC_FILENAME",
     "Architecture",
     "Box",

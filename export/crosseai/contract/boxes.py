@@ -12,6 +12,9 @@ Box: TypeAlias = tuple[int, int, int, int]
 
 NO_BOX: Box = (0, 0, 0, 0)
 
+NIH_BOX_SIDE_PX = 1024
+"""Side of the square frame in which ``BBox_List_2017.csv`` gives its boxes, whatever the image's own size."""
+
 
 @dataclass(frozen=True, slots=True)
 class BoxParameters:

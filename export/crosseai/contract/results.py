@@ -6,6 +6,9 @@ from typing import Literal, TypeAlias
 
 from crosseai.contract.boxes import NO_BOX, Box
 
+RESEARCH_NOTICE = "Research software, not a medical device."
+"""What every report says."""
+
 Stage: TypeAlias = Literal["read", "preprocess", "infer"]
 """Where in the pipeline an image can fail."""
 
@@ -19,7 +22,7 @@ class Finding:
     disease
         Class name.
     probability
-        Sigmoid of the disease's logit, 0..1.
+        Calibrated probability (:meth:`ModelSpec.probabilities`), 0..1.
     box_image_px
         Bounding box in pixels of the original image; ``NO_BOX`` when the maps hold none.
     box_model_px

@@ -6,17 +6,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from crosseai.contract import MODEL_FILENAME, ModelSpec
+from crosseai.contract import MODEL_FILENAME, RESEARCH_NOTICE, ModelSpec
 from crosseai.training.commands import Group
 
 if TYPE_CHECKING:
     from crosseai.export.verify import Parity
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.group(
+    cls=Group,
+    help=f"Export CrossEAI models. {RESEARCH_NOTICE}",
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+)
 @click.version_option(package_name="crosseai")
 def main() -> None:
-    """Export CrossEAI models. Research software, not a medical device."""
+    """Hold the commands."""
 
 
 @main.command("onnx")

@@ -17,11 +17,9 @@ from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.types import Schema, TensorSpec
 
 from crosseai import contract
-from crosseai.contract import InputError, ModelSpec
+from crosseai.contract import ONNX_SHA256_TAG, InputError, ModelSpec
 from crosseai.export.onnx_export import ExportReport
 from crosseai.training.tracking import resolve_run, tracking_uri
-
-SHA256_TAG = "onnx_sha256"
 
 
 def register(report: ExportReport, uri: str) -> int:
@@ -57,7 +55,7 @@ def register(report: ExportReport, uri: str) -> int:
             client.log_artifacts(run_id, str(folder), artifact)
         source = f"{client.get_run(run_id).info.artifact_uri}/{artifact}"
         _ensure_registered_model(client, report.spec.name)
-        tags = {SHA256_TAG: report.sha256, "precision": report.spec.precision, "layer": report.spec.layer}
+        tags = {ONNX_SHA256_TAG: report.sha256, "precision": report.spec.precision, "layer": report.spec.layer}
         created = client.create_model_version(report.spec.name, source, run_id=run_id, tags=tags)
     except MlflowException as error:
         raise InputError(f"registering {report.path}: MLflow at {tracking_uri()} answers: {error}") from error

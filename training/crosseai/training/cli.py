@@ -8,7 +8,7 @@ from typing import Literal
 
 import click
 
-from crosseai.contract import Architecture
+from crosseai.contract import RESEARCH_NOTICE, Architecture
 from crosseai.training.commands import Group
 from crosseai.training.evaluation import mean_auc
 from crosseai.training.loop import Epoch, FitConfig
@@ -19,10 +19,14 @@ _DEFAULTS = FitConfig()
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.group(
+    cls=Group,
+    help=f"Train the classifier of CrossEAI. {RESEARCH_NOTICE}",
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+)
 @click.version_option(package_name="crosseai")
 def main() -> None:
-    """Train the classifier of CrossEAI. Research software, not a medical device."""
+    """Hold the commands."""
 
 
 @main.command()

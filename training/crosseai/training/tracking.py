@@ -24,11 +24,10 @@ from mlflow.artifacts import download_artifacts
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from crosseai.contract import SPEC_FILENAME, InputError
+from crosseai.contract import DEFAULT_TRACKING_URI, SPEC_FILENAME, InputError
 
 EXPERIMENT = "crosseai"
 CHECKPOINT_ARTIFACT = "checkpoint"
-DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
 
 
 def tracking_uri() -> str:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import click
 
-from crosseai.contract import CrossEAIError, InputError, ServerError
+from crosseai.contract import RESEARCH_NOTICE, CrossEAIError, InputError, ServerError
 from crosseai.serve.control import load_model, server_status
 from crosseai.serve.doctor import diagnose
 from crosseai.serve.embedded import LOOPBACK, EmbeddedTriton
@@ -31,10 +31,13 @@ _MODEL_HELP = "models:/crosseai@ALIAS, models:/crosseai/N, or a folder with mode
 _MODEL_DEFAULT = "  [default: the registry's champion, else its newest version]"
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    help=f"Serve CrossEAI models with NVIDIA Triton. {RESEARCH_NOTICE}",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(package_name="crosseai")
 def main() -> None:
-    """Serve CrossEAI models with NVIDIA Triton. Research software, not a medical device."""
+    """Log to stderr: stdout is for results."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crosseai.contract import MODEL_FILENAME, ContractError, InputError
+from crosseai.contract import DEFAULT_TRACKING_URI, MODEL_FILENAME, ONNX_SHA256_TAG, ContractError, InputError
 from crosseai.serve.repository import sha256_of
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 REGISTERED_NAME = "crosseai"
 CHAMPION = "champion"
-DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
-SHA256_TAG = "onnx_sha256"
 
 _REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
 
@@ -90,10 +88,10 @@ def _download(reference: str | None, target: Path) -> FetchedModel:
         folder = Path(download_artifacts(source, dst_path=str(target), tracking_uri=uri, registry_uri=uri))
     except (MlflowException, OSError) as error:
         raise InputError(f"{reference or REGISTERED_NAME}: cannot be had from the registry {uri}: {error}") from error
-    expected = found.tags.get(SHA256_TAG)
+    expected = found.tags.get(ONNX_SHA256_TAG)
     if expected is not None and sha256_of(folder / MODEL_FILENAME) != expected:
         raise ContractError(
-            f"{source}: expected {MODEL_FILENAME} with the SHA-256 {expected} (tag {SHA256_TAG!r}), "
+            f"{source}: expected {MODEL_FILENAME} with the SHA-256 {expected} (tag {ONNX_SHA256_TAG!r}), "
             f"found {sha256_of(folder / MODEL_FILENAME)}"
         )
     return FetchedModel(folder, int(found.version))

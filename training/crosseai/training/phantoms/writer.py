@@ -18,7 +18,7 @@ from typing import Literal, TypeAlias
 import cv2
 import numpy as np
 
-from crosseai.contract import NO_FINDING, InputError
+from crosseai.contract import NIH_BOX_SIDE_PX, NO_FINDING, InputError
 from crosseai.training.phantoms.cohort import Visit, visits
 from crosseai.training.phantoms.dicom import write_dicom
 from crosseai.training.phantoms.geometry import FIELD_MM
@@ -26,9 +26,6 @@ from crosseai.training.phantoms.phantom import WHITE, Phantom, draw_phantom
 
 Row: TypeAlias = Sequence[object]
 ImageFormat = Literal["png", "dicom", "both"]
-
-BOX_FRAME_PX = 1024
-"""Side of the images that ``BBox_List_2017.csv`` speaks of."""
 
 _ENTRY_HEADER = (
     *("Image Index", "Finding Labels", "Follow-up #", "Patient ID", "Patient Age", "Patient Gender", "View Position"),
@@ -125,7 +122,7 @@ def _entry_row(image_index: str, visit: Visit, phantom: Phantom) -> Row:
 
 
 def _box_rows(image_index: str, phantom: Phantom) -> Iterable[Row]:
-    scale = BOX_FRAME_PX / phantom.pixels.shape[1]
+    scale = NIH_BOX_SIDE_PX / phantom.pixels.shape[1]
     for disease, (x0, y0, x1, y1) in phantom.boxes_image_px.items():
         xywh = (x0 * scale, y0 * scale, (x1 - x0) * scale, (y1 - y0) * scale)
         yield (image_index, _BOX_LIST_NAMES.get(disease, disease), *xywh, "", "", "")
