@@ -95,7 +95,8 @@ def test_results_equal_a_direct_call(server: str, small_model: Path, phantoms: P
         feed = {"image": preprocess(radiograph, spec)[None], "targets": np.full((1, 2), -1, np.int64)}
         names = ["logits", "explained", "heatmaps", "gradient_maps"]
         logits, explained, heatmaps, gradient_maps = session.run(names, feed)
-        probabilities = 1 / (1 + np.exp(-logits[0].astype(np.float64)))
+        calibrated = logits[0].astype(np.float64) * spec.calibration_slopes + spec.calibration_intercepts
+        probabilities = 1 / (1 + np.exp(-calibrated))
         np.testing.assert_allclose([row[f"p_{c}"] for c in spec.classes], probabilities, rtol=1e-5)
         boxes, scores = localize(heatmaps[0], gradient_maps[0], **spec.boxes.keywords())
         for c, box, score in zip(explained[0], boxes, scores, strict=True):

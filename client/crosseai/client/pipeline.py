@@ -172,7 +172,7 @@ class Pipeline:
         pixels = np.stack([image.model_input for image in images])
         if isinstance(self.explain, ExplainByProbability):
             logits = await self._logits(pixels)
-            targets = [self.explain.targets(row) for row in sigmoid(logits)]
+            targets = [self.explain.targets(row) for row in self.transport.spec.probabilities(logits)]
             found = await self._maps(pixels, targets)
         else:
             targets = [self.explain.targets(Path(image.path).name) for image in images]
@@ -182,8 +182,9 @@ class Pipeline:
                 rest = await self._logits(pixels[unexplained])
                 found |= {i: {"logits": row} for i, row in zip(unexplained, rest, strict=True)}
             logits = np.stack([found[i]["logits"] for i in range(len(images))])
+        probabilities = self.transport.spec.probabilities(logits)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.executor, self._localize, images, sigmoid(logits), found)
+        return await loop.run_in_executor(self.executor, self._localize, images, probabilities, found)
 
     async def _logits(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Logits alone, which cost no reverse pass; float32 ``[N,C]``."""
@@ -287,9 +288,3 @@ def prepare(path: Path, name: str, spec: ModelSpec) -> Prepared:
 def failure(path: str, error: Exception, stage: Stage) -> ImageFailure:
     """The record of a file that could not be scored."""
     return ImageFailure(path=path, error=type(error).__name__, message=str(error), stage=stage)
-
-
-def sigmoid(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Probabilities of logits, accurate at both ends and without overflow; float32, same shape."""
-    probabilities: npt.NDArray[np.float32] = np.exp(-np.logaddexp(np.float32(0), -logits))
-    return probabilities

@@ -49,6 +49,9 @@ class ModelSpec:
         Model name in the registry and in Triton.
     classes
         Disease of each logit, in order.
+    calibration_slopes, calibration_intercepts
+        From each class's logit to its probability, in the order of ``classes``: see :meth:`probabilities`. Empty
+        means slope 1 and intercept 0, the plain sigmoid.
     operating_points
         Probability at and above which each class is called positive, in the order of ``classes``; empty means
         0.5 for every class.
@@ -78,6 +81,8 @@ class ModelSpec:
 
     name: str = "crosseai"
     classes: tuple[str, ...] = CHESTXRAY8
+    calibration_slopes: tuple[float, ...] = ()
+    calibration_intercepts: tuple[float, ...] = ()
     operating_points: tuple[float, ...] = ()
     input_size: int = 224
     channels: int = 1
@@ -93,11 +98,16 @@ class ModelSpec:
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
-        if not self.operating_points:
-            object.__setattr__(self, "operating_points", (0.5,) * len(self.classes))
+        for name, usual in (("calibration_slopes", 1.0), ("calibration_intercepts", 0.0), ("operating_points", 0.5)):
+            if not getattr(self, name):
+                object.__setattr__(self, name, (usual,) * len(self.classes))
         for rule, holds in (
             (f"schema_version is {SCHEMA_VERSION}", self.schema_version == SCHEMA_VERSION),
             ("classes are given, unique and not empty", len(set(self.classes)) == len(self.classes) > 0),
+            ("there is one calibration slope a class", len(self.calibration_slopes) == len(self.classes)),
+            ("calibration slopes are positive and finite", all(0 < a < math.inf for a in self.calibration_slopes)),
+            ("there is one calibration intercept a class", len(self.calibration_intercepts) == len(self.classes)),
+            ("calibration intercepts are finite", all(map(math.isfinite, self.calibration_intercepts))),
             ("there is one operating point a class", len(self.operating_points) == len(self.classes)),
             ("operating points lie in 0..1", all(0 <= p <= 1 for p in self.operating_points)),
             ("input_size is positive", self.input_size > 0),
@@ -130,6 +140,28 @@ class ModelSpec:
             TensorSpec("activation_gradients", "float32", ("N", "K", depth, height, width)),
             TensorSpec("input_gradients", "float32", ("N", "K", 1, side, side)),
         )
+
+    def probabilities(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Calibrated probabilities of logits, ``1 / (1 + exp(-(slope * logit + intercept)))`` for each class.
+
+        The one way from logits to probabilities. Accurate at both ends, without overflow.
+
+        Parameters
+        ----------
+        logits
+            float32 ``[..., C]``.
+
+        Returns
+        -------
+        ndarray
+            float32, same shape, 0..1; NaN where the logit is NaN.
+        """
+        slopes, intercepts = (np.array(v, np.float32) for v in (self.calibration_slopes, self.calibration_intercepts))
+        with np.errstate(invalid="ignore"):  # a NaN needs no warning: it stays one
+            probabilities: npt.NDArray[np.float32] = np.exp(
+                -np.logaddexp(np.float32(0), -(slopes * logits + intercepts))
+            )
+        return probabilities
 
     def positive(self, probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
         """Which classes reach their operating points; probabilities float32 ``[..., C]``, result the same shape."""

@@ -1,9 +1,14 @@
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from crosseai.contract import Architecture, ContractError, ModelSpec, TensorSpec, box_preset
 from crosseai.contract.errors import CrossEAIError, InputError
@@ -12,6 +17,8 @@ from crosseai.contract.labels import CHESTXRAY8, canonical_label, class_index
 
 def test_round_trip(tmp_path: Path) -> None:
     spec = ModelSpec(
+        calibration_slopes=tuple(np.linspace(0.5, 2, 8).tolist()),
+        calibration_intercepts=tuple(np.linspace(-2, 2, 8).tolist()),
         operating_points=tuple(np.linspace(0.1, 0.8, 8).tolist()),
         architecture=Architecture("resnet14", width=16),
         boxes=box_preset("scalp"),
@@ -25,6 +32,10 @@ def test_round_trip(tmp_path: Path) -> None:
     [
         ({"classes": ("Mass", "Mass")}, "classes are given, unique"),
         ({"operating_points": (0.5,)}, "one operating point a class"),
+        ({"calibration_slopes": (1.0,)}, "one calibration slope a class"),
+        ({"calibration_slopes": (0.0,) * 8}, "slopes are positive"),
+        ({"calibration_intercepts": (1.0,)}, "one calibration intercept a class"),
+        ({"calibration_intercepts": (float("nan"),) * 8}, "intercepts are finite"),
         ({"operating_points": (1.5,) * 8}, "operating points lie in 0..1"),
         ({"channels": 2}, "channels is 1 or 3"),
         ({"mean": (0.1, 0.2)}, "one value a channel"),
@@ -60,6 +71,30 @@ def test_from_json_refuses_an_unknown_field() -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ContractError, match=r"model_spec\.json"):
         ModelSpec.load(tmp_path)
+
+
+@given(
+    hnp.arrays(np.float32, (5, 3), elements=st.floats(-60, 60, width=32)),
+    st.tuples(*(st.floats(0.1, 5),) * 3),
+    st.tuples(*(st.floats(-9, 9),) * 3),
+)
+def test_probabilities_are_the_logistic_function_of_the_calibrated_logit(
+    logits: npt.NDArray[np.float32], slopes: tuple[float, ...], intercepts: tuple[float, ...]
+) -> None:
+    spec = ModelSpec(classes=("A", "B", "C"), calibration_slopes=slopes, calibration_intercepts=intercepts)
+    found = spec.probabilities(logits)
+    assert found.dtype == np.float32
+    for n, c in np.ndindex(5, 3):
+        z = slopes[c] * float(logits[n, c]) + intercepts[c]
+        expected = 1 / (1 + math.exp(-z)) if z > 0 else math.exp(z) / (1 + math.exp(z))
+        assert found[n, c] == pytest.approx(expected, rel=1e-4, abs=1e-30)
+
+
+def test_probabilities_are_whole_at_both_ends_and_nan_stays_nan() -> None:
+    spec = ModelSpec(classes=("A", "B", "C", "D"))
+    logits = np.array([-np.inf, -200, np.inf, np.nan], np.float32)
+    np.testing.assert_array_equal(spec.probabilities(logits), np.array([0, 0, 1, np.nan], np.float32))
+    np.testing.assert_array_equal(spec.probabilities(np.zeros((2, 4), np.float32)), np.full((2, 4), np.float32(0.5)))
 
 
 def test_positive_includes_the_operating_point() -> None:
