@@ -24,19 +24,21 @@ constexpr size_t block_size = 8;
 constexpr unsigned full_block = 0xff;
 
 struct Block {
-    uint16_t ones[block_size] = {};  // directly beside each pixel, inside the block
-    uint16_t open[block_size] = {};  // all bits set where those reach the block's edge, so that the run goes on
+    // Of each pixel and of the one that follows the block:
+    uint16_t ones[block_size + 1] = {};  // directly beside it, inside the block
+    uint16_t open[block_size + 1] = {};  // all bits set where those reach the block's edge, so that the run goes on
 };
 
 /// What is on the left (step -1) or on the right (step 1) of the pixels of every block.
 constexpr std::array<Block, 256> blocks_beside(int step) {
     std::array<Block, 256> table{};
     for (unsigned bits = 0; bits < 256; ++bits) {
-        for (int pixel = 0; pixel < 8; ++pixel) {
+        for (int i = 0; i < 9; ++i) {
+            const int pixel = i < 8 ? i : step < 0 ? 8 : -1;
             int other = pixel + step;
             while (other >= 0 && other < 8 && (bits >> other & 1)) other += step;
-            table[bits].ones[pixel] = static_cast<uint16_t>((other - pixel) * step - 1);
-            table[bits].open[pixel] = other < 0 || other > 7 ? 0xffff : 0;
+            table[bits].ones[i] = static_cast<uint16_t>((other - pixel) * step - 1);
+            table[bits].open[i] = other < 0 || other > 7 ? 0xffff : 0;
         }
     }
     return table;
@@ -78,22 +80,19 @@ unsigned run_from(const uint8_t* row, size_t column, size_t stride) {
     return run;
 }
 
-inline void write_runs(const Block& block, uint16_t beyond, uint16_t* __restrict runs) {
-    for (size_t k = 0; k < block_size; ++k) runs[k] = static_cast<uint16_t>(block.ones[k] + (block.open[k] & beyond));
+/// Writes the runs beside a block's pixels, and returns that beside the pixel that follows it.
+inline unsigned write_runs(const Block& block, unsigned beyond, uint16_t* __restrict runs) {
+    for (size_t k = 0; k < block_size; ++k)
+        runs[k] = static_cast<uint16_t>(block.ones[k] + (block.open[k] & static_cast<uint16_t>(beyond)));
+    return block.ones[block_size] + (block.open[block_size] & beyond);
 }
 
 CROSSEAI_MULTIVERSION void find_runs(const uint8_t* row, size_t begin, size_t end, unsigned ones_before,
                                      unsigned ones_after, uint16_t* left, uint16_t* right) {
-    for (size_t x = begin; x < end; x += block_size) {
-        const unsigned block = pack(row + x);
-        write_runs(on_left[block], static_cast<uint16_t>(ones_before), left + x);
-        ones_before = (block == full_block ? ones_before : 0) + ones_at_right_end(block);
-    }
-    for (size_t x = end; x > begin; x -= block_size) {
-        const unsigned block = pack(row + x - block_size);
-        write_runs(on_right[block], static_cast<uint16_t>(ones_after), right + x - block_size);
-        ones_after = (block == full_block ? ones_after : 0) + ones_at_left_end(block);
-    }
+    for (size_t x = begin; x < end; x += block_size)
+        ones_before = write_runs(on_left[pack(row + x)], ones_before, left + x);
+    for (size_t x = end; x > begin; x -= block_size)
+        ones_after = write_runs(on_right[pack(row + x - block_size)], ones_after, right + x - block_size);
 }
 
 // ---- One row of the dynamic programme.
@@ -121,6 +120,20 @@ CROSSEAI_MULTIVERSION bool update_row(const uint8_t* __restrict mask, const uint
         up[x] = new_up;
         left[x] = new_left;
         right[x] = new_right;
+    }
+    return change != 0;
+}
+
+/// Shortens what is beside bars taller than `tall` to a distance that changes by `step` from column to column; says
+/// whether that changed anything.
+CROSSEAI_MULTIVERSION bool shorten(const uint16_t* __restrict up, size_t tall, size_t size, size_t distance, int step,
+                                   uint16_t* __restrict beside) {
+    uint16_t change = 0;
+    for (size_t i = 0; i < size; ++i) {
+        const auto limit = static_cast<uint16_t>(static_cast<int>(distance) + step * static_cast<int>(i));
+        const uint16_t shortened = up[i] > static_cast<uint16_t>(tall) ? std::min(beside[i], limit) : beside[i];
+        change = static_cast<uint16_t>(change | (shortened ^ beside[i]));
+        beside[i] = shortened;
     }
     return change != 0;
 }
@@ -207,6 +220,8 @@ Box RectangleSearch::largest() {
     return best;
 }
 
+// No bar but these changes. Beside the box: one that passes its rows and reached into it now ends at its side; all the
+// bar's rows did reach into it, so that none needs another look. Below the box: a bar that came out of it starts anew.
 void RectangleSearch::clear(const Box& box) {
     const auto top = static_cast<size_t>(box.y0);
     const auto bottom = static_cast<size_t>(box.y1);
@@ -214,18 +229,29 @@ void RectangleSearch::clear(const Box& box) {
     const auto x1 = static_cast<size_t>(box.x1);
     size_t begin = x0;
     size_t end = x1;
-    for (size_t y = top; y < height_; ++y) {
-        if (y < bottom) {  // the runs that ended in the rectangle change, and what is below them
+    bool changed = true;
+    for (size_t y = top; y < height_ && changed; ++y) {
+        const size_t here = (y + 1) * stride_;
+        size_t rows_below = 0;
+        if (y < bottom) {
             uint8_t* row = mask_.data() + y * stride_;
-            std::fill(row + x0, row + x1, uint8_t{0});
             while (begin > 0 && row[begin - 1]) --begin;
             while (end < stride_ && row[end]) ++end;
+            std::fill(row + x0, row + x1, uint8_t{0});
+            std::fill_n(up_.begin() + here + x0, x1 - x0, uint16_t{0});
+            std::fill_n(left_.begin() + here + x0, x1 - x0, no_limit);
+            std::fill_n(right_.begin() + here + x0, x1 - x0, no_limit);
+        } else {
+            rows_below = y + 1 - bottom;
         }
-        const Columns blocks{begin / lanes * lanes, (end + lanes - 1) / lanes * lanes};
-        const bool changed = update(y, blocks);
-        if (y >= bottom && !changed) break;
-        stale_[y] = 1;
+        const bool on_left = shorten(up_.data() + here + begin, rows_below, x0 - begin, x0 - begin - 1, -1,
+                                     right_.data() + here + begin);
+        const bool on_right = shorten(up_.data() + here + x1, rows_below, end - x1, 0, 1, left_.data() + here + x1);
+        changed = y < bottom || on_left || on_right;
+        if (changed) stale_[y] = 1;
     }
+    const Columns blocks{x0 / lanes * lanes, (x1 + lanes - 1) / lanes * lanes};
+    for (size_t y = bottom; y < height_ && update(y, blocks); ++y) stale_[y] = 1;
 }
 
 void maximal_rectangles(MaskView mask, std::size_t max_candidates, std::int64_t min_area, RectangleSearch& search,
