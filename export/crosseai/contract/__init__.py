@@ -23,7 +23,7 @@ from crosseai.contract.errors import (
     UnreadableImageError,
     UnsupportedImageError,
 )
-from crosseai.contract.labels import CHESTXRAY8, NO_FINDING, canonical_label, class_index
+from crosseai.contract.labels import CHESTXRAY8, NO_FINDING, UNCERTAIN, canonical_label, class_index
 from crosseai.contract.registry import DEFAULT_TRACKING_URI, ONNX_SHA256_TAG
 from crosseai.contract.results import RESEARCH_NOTICE, Finding, ImageFailure, ImageResult, Stage
 from crosseai.contract.spec import MODEL_FILENAME, SPEC_FILENAME, Architecture, ModelSpec
@@ -40,6 +40,7 @@ __all__ = [
     "PRESETS",
     "RESEARCH_NOTICE",
     "SPEC_FILENAME",
+    "UNCERTAIN",
     "Architecture",
     "Box",
     "BoxParameters",

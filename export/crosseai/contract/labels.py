@@ -18,8 +18,12 @@ CHESTXRAY8: tuple[str, ...] = (
 
 NO_FINDING = "No Finding"
 
-_ALIASES = {"Infiltrate": "Infiltration"}
-"""``BBox_List_2017.csv`` says Infiltrate where ``Data_Entry_2017.csv`` says Infiltration."""
+UNCERTAIN = 255
+"""In uint8 label matrices, beside 0 and 1: not known, neither learnt from nor evaluated."""
+
+_ALIASES = {"Infiltrate": "Infiltration", "Pleural Effusion": "Effusion"}
+"""``BBox_List_2017.csv`` says Infiltrate where ``Data_Entry_2017.csv`` says Infiltration; CheXpert says Pleural
+Effusion where NIH says Effusion."""
 
 
 def canonical_label(label: str) -> str:
