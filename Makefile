@@ -10,9 +10,10 @@ UNSEEN := $(DEMO)/unseen
 IMAGES ?= $(UNSEEN)/images
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+unit integration: export OMP_NUM_THREADS := 1  # two processes of two threads on two cores would spin
 
 .DELETE_ON_ERROR:
-.PHONY: setup demo test lint types cpp unit integration wheel bench clean
+.PHONY: setup demo test lint types cpp unit integration fuzz wheel bench clean
 
 setup: $(READY)
 
@@ -70,10 +71,22 @@ cpp: $(READY)
 	ctest --test-dir build/cpp --output-on-failure
 
 unit: $(READY)
-	pytest tests/unit
+	pytest -n 2 --dist loadfile tests/unit
 
 integration: $(READY)
-	pytest tests/integration
+	pytest -n 2 --dist loadfile tests/integration
+
+## fuzz: libFuzzer on the C++ core, for FUZZ_SECONDS
+
+FUZZ_SECONDS ?= 600
+CLANGXX ?= $(firstword $(shell command -v clang++) $(wildcard /usr/bin/clang++-*))
+
+fuzz: $(READY)
+	@test -n '$(CLANGXX)' || { echo 'make fuzz: expected clang++, which brings libFuzzer; found none' >&2; exit 1; }
+	cmake -S . -B build/fuzz -G Ninja -D CROSSEAI_SANITIZE=ON -D CMAKE_CXX_COMPILER=$(CLANGXX)
+	cmake --build build/fuzz --target fuzz_localize
+	mkdir -p build/fuzz/found
+	build/fuzz/fuzz_localize -max_total_time=$(FUZZ_SECONDS) -max_len=2048 build/fuzz/found postproc_ext/tests/corpus
 
 wheel: $(READY)
 	python -m build --outdir build/dist

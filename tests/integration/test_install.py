@@ -12,10 +12,13 @@ PACKAGES = ("client", "contract", "export", "imaging", "postproc", "serve", "tra
 
 @pytest.fixture(scope="module")
 def installed(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project installed from a wheel into an empty folder."""
-    target = tmp_path_factory.mktemp("installed")
+    """The wheel that is built from the source distribution, installed into an empty folder."""
+    distributions, target = tmp_path_factory.mktemp("distributions"), tmp_path_factory.mktemp("installed")
+    build = (sys.executable, "-m", "build", "--no-isolation", "--outdir", str(distributions), str(repository))
+    subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
+    (wheel,) = distributions.glob("*.whl")
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet")
-    subprocess.run([*pip, "--no-deps", "--no-build-isolation", "--target", target, repository], check=True)
+    subprocess.run([*pip, "--no-deps", "--target", target, wheel], check=True)
     return target
 
 
@@ -44,6 +47,13 @@ from crosseai.postproc import maximal_rectangles
 print(maximal_rectangles(np.ones((3, 5), np.uint8)).tolist())
 """
     assert run_installed(installed, program).strip() == "[[0, 0, 5, 3]]"
+
+
+def test_the_installed_packages_pass_their_unit_tests(installed: Path, repository: Path) -> None:
+    suites = [str(repository / "tests" / "unit" / name) for name in ("contract", "postproc")]
+    program = f"import pytest; raise SystemExit(pytest.main(['-q', '-p', 'no:cacheprovider', *{suites!r}]))"
+    report = run_installed(installed, program)
+    assert "passed" in report.splitlines()[-1]
 
 
 def test_the_installed_server_finds_its_backend(installed: Path) -> None:
