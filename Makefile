@@ -10,7 +10,6 @@ UNSEEN := $(DEMO)/unseen
 IMAGES ?= $(UNSEEN)/images
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-unit integration: export OMP_NUM_THREADS := 1  # two processes of two threads on two cores would spin
 
 .DELETE_ON_ERROR:
 .PHONY: setup demo test lint types cpp unit integration fuzz wheel bench clean
@@ -69,6 +68,10 @@ cpp: $(READY)
 	cmake -S . -B build/cpp -G Ninja -D CROSSEAI_SANITIZE=ON
 	cmake --build build/cpp
 	ctest --test-dir build/cpp --output-on-failure
+
+# Two processes on two cores, each of one thread: waiting threads would spin.
+
+unit integration: export OMP_NUM_THREADS := 1
 
 unit: $(READY)
 	pytest -n 2 --dist loadfile tests/unit
