@@ -20,6 +20,14 @@ def write_listing(folder: Path, rows: Sequence[Sequence[object]], columns: Seque
     return listing
 
 
+def write_images(folder: Path, *names: str) -> None:
+    """Gray PNG files, whatever their names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _, png = cv2.imencode(".png", np.full((40, 50), 90, np.uint8))
+    for name in names:
+        (folder / name).write_bytes(png.tobytes())
+
+
 def write_data_set(folder: Path, *, patients: int = 30, images_each: int = 3, side: int = 64, seed: int = 0) -> Path:
     """Noise with one bright square a disease, each in its own cell of a 3 x 3 grid."""
     random = np.random.default_rng(seed)

@@ -45,5 +45,5 @@ def test_digest_depends_on_membership_alone() -> None:
 
 
 def test_an_empty_part_is_an_error() -> None:
-    with pytest.raises(InputError, match="found none of 1 in"):
+    with pytest.raises(InputError, match="expected images in every part, found none in"):
         split_by_patient(["7"] * 5, seed=0)
