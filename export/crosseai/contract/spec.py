@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ from crosseai.contract.tensors import TensorSpec
 SPEC_FILENAME = "model_spec.json"
 MODEL_FILENAME = "model.onnx"
 SCHEMA_VERSION = 1
+
+Precision: TypeAlias = Literal["fp32", "fp16"]
+"""Arithmetic inside an exported graph."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ class ModelSpec:
     feature_shape: tuple[int, int, int] = (2048, 7, 7)
     boxes: BoxParameters = field(default_factory=lambda: box_preset("tuned"))
     architecture: Architecture | None = None
-    precision: Literal["fp32", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     weights_sha256: str = ""
     schema_version: int = SCHEMA_VERSION
 
@@ -115,7 +118,7 @@ class ModelSpec:
             ("mean and std have one value a channel", len(self.mean) == len(self.std) == self.channels),
             ("std is positive and finite", all(0 < s < math.inf for s in self.std)),
             ("resize is 'stretch-area'", self.resize == "stretch-area"),
-            ("precision is 'fp32' or 'fp16'", self.precision in ("fp32", "fp16")),
+            ("precision is 'fp32' or 'fp16'", self.precision in get_args(Precision)),
             ("feature_shape is (D, h, w), positive", len(self.feature_shape) == 3 and min(self.feature_shape) > 0),
         ):
             if not holds:

@@ -29,12 +29,16 @@ class ClassifierGraph:
         Output ``[N, D, h, w]`` of the explained layer.
     logits
         ``[N, C]``.
+    head
+        Where float32 begins again after a trunk of reduced precision: a copy of the trunk's last feature map. None
+        if all is float32.
     """
 
     module: fx.GraphModule
     image: fx.Node
     activations: fx.Node
     logits: fx.Node
+    head: fx.Node | None = None
 
     def constant(self, node: fx.Node) -> Tensor:
         """The parameter or buffer that a ``get_attr`` node stands for."""

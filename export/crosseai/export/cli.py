@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
 
 from crosseai.contract import MODEL_FILENAME, RESEARCH_NOTICE, ModelSpec
+from crosseai.contract.spec import Precision
 from crosseai.training.commands import Group
 
 if TYPE_CHECKING:
@@ -27,8 +28,11 @@ def main() -> None:
 @click.option("--model", "uri", required=True, help="runs:/ID, models:/crosseai/N, or a checkpoint folder.")
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to write.")
 @click.option("--layer", default="layer4", help="Layer that Grad-CAM++ explains.")
+@click.option(
+    "--precision", type=click.Choice(get_args(Precision)), default="fp32", help="Arithmetic inside the graph."
+)
 @click.option("--register/--no-register", default=True, help="Add a version to the registered model.")
-def onnx_command(uri: str, output: Path, layer: str, register: bool) -> None:
+def onnx_command(uri: str, output: Path, layer: str, precision: Precision, register: bool) -> None:
     """Write model.onnx and model_spec.json, compare them with PyTorch, and register them."""
     from crosseai.export.onnx_export import export_onnx
     from crosseai.training import load_checkpoint
@@ -36,7 +40,7 @@ def onnx_command(uri: str, output: Path, layer: str, register: bool) -> None:
 
     model, spec = load_checkpoint(resolve_checkpoint(uri))
     output.mkdir(parents=True, exist_ok=True)
-    report = export_onnx(model, spec, output / MODEL_FILENAME, layer=layer)
+    report = export_onnx(model, spec, output / MODEL_FILENAME, layer=layer, precision=precision)
     report.spec.save(output)
     _show(report.parity)
     click.echo(f"{report.path}: {report.size_bytes / 1e6:.1f} MB in {report.seconds:.0f} s, SHA-256 {report.sha256}")

@@ -9,6 +9,7 @@ import crosseai.export.rules  # noqa: F401  registers the reverse rules
 from crosseai.contract import ModelSpec
 from crosseai.export.capture import ClassifierGraph
 from crosseai.export.gradcam import heatmaps
+from crosseai.export.precision import unscaled
 from crosseai.export.reverse import sweep
 
 
@@ -51,7 +52,7 @@ class CombinedGraph(nn.Module):
         """
         normalised = (image.float() / 255 - self.image_mean) / self.image_std  # [N, channels, S, S]
         values = self._forward_values(normalised)
-        logits, activations = values[self.classifier.logits], values[self.classifier.activations]
+        logits, activations = values[self.classifier.logits], values[self.classifier.activations].float()
         explained = _resolve(targets, logits)  # [N, K]
         activation_gradients = self._gradients(values, explained, self.classifier.activations, guided=False)
         input_gradients = self._gradients(values, explained, self.classifier.image, guided=True)
@@ -77,10 +78,19 @@ class CombinedGraph(nn.Module):
         return values
 
     def _gradients(self, values: dict[fx.Node, Any], explained: Tensor, wrt: fx.Node, *, guided: bool) -> Tensor:
-        """Gradient ``[N, K, ...]`` of every explained logit with respect to a node."""
-        logits, classes = self.classifier.logits, explained.shape[1]
-        seed = (explained.reshape(-1, 1) == self.class_indices).to(values[logits].dtype)  # [N * K, C]
-        gradient = sweep(self.network.graph, values, (logits, seed), wrt, classes=classes, guided=guided)
+        """Gradient ``[N, K, ...]`` of every explained logit with respect to a node, float32."""
+        classes, head = explained.shape[1], self.classifier.head
+
+        def back(start: fx.Node, cotangent: Tensor, end: fx.Node) -> Tensor:
+            return sweep(self.network.graph, values, (start, cotangent), end, classes=classes, guided=guided)
+
+        seed = (explained.reshape(-1, 1) == self.class_indices).float()  # [N * K, C]
+        if head is None or head <= wrt:  # in the order of the graph
+            gradient = back(self.classifier.logits, seed, wrt)
+        else:
+            direction, scale = unscaled(back(self.classifier.logits, seed, head))
+            trunk = head.all_input_nodes[0]
+            gradient = back(trunk, direction.to(values[trunk].dtype), wrt).float() * scale
         return gradient.reshape(-1, classes, *gradient.shape[1:])
 
 

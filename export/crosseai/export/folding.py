@@ -18,7 +18,7 @@ def fold(module: fx.GraphModule) -> None:
         inputs = node.all_input_nodes
         if node.op == "call_function" and inputs and all(map(_is_constant, inputs)):
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: constant(module, n))
-            node.replace_all_uses_with(_add_constant(module, f"{node.name}_folded", node.target(*args, **kwargs)))
+            node.replace_all_uses_with(add_constant(module, f"{node.name}_folded", node.target(*args, **kwargs)))
     module.graph.eliminate_dead_code()
     module.recompile()
 
@@ -33,7 +33,7 @@ def _is_constant(argument: Any) -> bool:
     return isinstance(argument, fx.Node) and argument.op == "get_attr"
 
 
-def _add_constant(module: fx.GraphModule, name: str, value: Tensor) -> fx.Node:
+def add_constant(module: fx.GraphModule, name: str, value: Tensor) -> fx.Node:
     """A new buffer and its node, at the start of the graph."""
     module.register_buffer(name, value.detach().contiguous())
     with module.graph.inserting_before(next(iter(module.graph.nodes))):
@@ -67,8 +67,8 @@ def _fold_into_convolution(module: fx.GraphModule, convolution: fx.Node, scale: 
     if bias is not None:
         shift = shift + constant(module, bias).double() * scale
     kernel = constant(module, weight).double() * scale.reshape(-1, 1, 1, 1)
-    folded_weight = _add_constant(module, f"{convolution.name}_weight", kernel.float())
-    folded_bias = _add_constant(module, f"{convolution.name}_bias", shift.float())
+    folded_weight = add_constant(module, f"{convolution.name}_weight", kernel.float())
+    folded_bias = add_constant(module, f"{convolution.name}_bias", shift.float())
     convolution.args = (x, folded_weight, folded_bias, *geometry)
     return convolution
 
@@ -76,8 +76,8 @@ def _fold_into_convolution(module: fx.GraphModule, convolution: fx.Node, scale: 
 def _scale_and_shift(module: fx.GraphModule, node: fx.Node, scale: Tensor, shift: Tensor) -> fx.Node:
     x = node.all_input_nodes[0]
     shape = (1, -1) + (1,) * (x.meta["val"].ndim - 2)
-    factor = _add_constant(module, f"{node.name}_scale", scale.reshape(shape).float())
-    offset = _add_constant(module, f"{node.name}_shift", shift.reshape(shape).float())
+    factor = add_constant(module, f"{node.name}_scale", scale.reshape(shape).float())
+    offset = add_constant(module, f"{node.name}_shift", shift.reshape(shape).float())
     with module.graph.inserting_before(node):
         product = module.graph.call_function(aten.mul.Tensor, (x, factor))
         result = module.graph.call_function(aten.add.Tensor, (product, offset))

@@ -5,7 +5,6 @@ import time
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 
 import onnx
 import onnx_ir.passes.common as passes
@@ -15,9 +14,11 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from crosseai.contract import ContractError, InputError, ModelSpec
+from crosseai.contract.spec import Precision
 from crosseai.export.capture import capture
 from crosseai.export.combined import CombinedGraph
 from crosseai.export.noise import quiet_torch
+from crosseai.export.precision import lower
 from crosseai.export.verify import Parity, require, verify
 
 OPSET = 20
@@ -60,7 +61,7 @@ def export_onnx(
     path: str | Path,
     *,
     layer: str = "layer4",
-    precision: Literal["fp32"] = "fp32",
+    precision: Precision = "fp32",
 ) -> ExportReport:
     """Write a classifier and its explanations as one ONNX graph, if it agrees with PyTorch.
 
@@ -79,7 +80,8 @@ def export_onnx(
     layer
         Dotted name of the submodule that Grad-CAM++ explains.
     precision
-        Arithmetic inside the graph: ``fp32``.
+        Arithmetic inside the graph; inputs and outputs have the same types at each. ``fp16``: the trunk in float16,
+        head and Grad-CAM++ in float32.
 
     Raises
     ------
@@ -90,6 +92,8 @@ def export_onnx(
     """
     start, path = time.perf_counter(), Path(path)
     classifier = capture(model, layer, spec.channels, spec.input_size)
+    if precision == "fp16":
+        classifier = lower(classifier, torch.float16)
     classes = classifier.logits.meta["val"].shape[1]
     if classes != len(spec.classes):
         raise InputError(f"model: expected {len(spec.classes)} logits as the spec has classes, found {classes}")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, fx
 
 from crosseai.contract import InputError
@@ -55,7 +56,10 @@ class Call:
         """Sum a gradient over the dimensions along which the call broadcast an argument."""
         sizes = zip(self.arguments[name].shape[1:], gradient.shape[1:], strict=True)
         broadcast = [dim for dim, (own, full) in enumerate(sizes, start=1) if own == 1 and full != 1]
-        return gradient.sum(broadcast, keepdim=True) if broadcast else gradient
+        if not broadcast:
+            return gradient
+        wide = torch.promote_types(gradient.dtype, torch.float32)
+        return gradient.sum(broadcast, keepdim=True, dtype=wide).to(gradient.dtype)
 
 
 def _with_class_axis(value: Tensor, rank: int) -> Tensor:

@@ -179,11 +179,26 @@ def max_(call: Call, gradient: Tensor) -> Gradients:
 
 @rule(aten.amax.default)
 def amax(call: Call, gradient: Tensor) -> Gradients:
-    """In equal shares to all maxima: ``torch.amax`` shares among ties."""
+    """In equal shares to all maxima: ``torch.amax`` shares among ties.
+
+    To the first in a narrow type: a runtime may keep one side of the comparison in a wider one, and none is equal.
+    """
     dims = _dims(call, call["dim"])
-    winner = (call["self"] == _kept(call, call.output, dims)).to(gradient.dtype)
-    share = winner / winner.sum(dims, keepdim=True)
-    return {"self": call.per_class(torch.mul, _kept(call, gradient, dims), share)}
+    if call["self"].dtype in (torch.float16, torch.bfloat16):
+        winner = _first_maximum(call["self"], dims)
+    else:
+        winner = (call["self"] == _kept(call, call.output, dims)).to(gradient.dtype)
+        winner = winner / winner.sum(dims, keepdim=True)
+    return {"self": call.per_class(torch.mul, _kept(call, gradient, dims), winner)}
+
+
+def _first_maximum(x: Tensor, dims: list[int]) -> Tensor:
+    """Where the first maximum over some dimensions stands; boolean, of the shape of ``x``."""
+    last = list(range(-len(dims), 0))
+    moved = x.movedim(dims, last)
+    flat = moved.flatten(-len(dims))
+    winner = torch.arange(flat.shape[-1], device=x.device) == flat.argmax(-1, keepdim=True)
+    return winner.reshape(moved.shape).movedim(last, dims)
 
 
 def _dims(call: Call, dims: list[int] | None) -> list[int]:
@@ -245,6 +260,12 @@ def stack(call: Call, gradient: Tensor) -> Gradients:
 def constant_pad_nd(call: Call, gradient: Tensor) -> Gradients:
     """Crop what was padded, pad what was cropped."""
     return {"self": F.pad(gradient, [-margin for margin in call["pad"]])}
+
+
+@rule(aten._to_copy.default)
+def to_copy(call: Call, gradient: Tensor) -> Gradients:
+    """Back to the input's type."""
+    return {"self": gradient.to(call["self"].dtype)}
 
 
 @rule(aten.clone.default, aten.contiguous.default, aten.alias.default)

@@ -24,6 +24,15 @@ TOLERANCES: Mapping[str, Mapping[str, float]] = {
         "activation_gradients": 2e-5,
         "input_gradients": 5e-4,
     },
+    "fp16": {
+        "logits": 5e-3,
+        "explained": 0,
+        "heatmaps": 2e-2,
+        "gradient_maps": 2,
+        "activations": 5e-3,
+        "activation_gradients": 2e-2,
+        "input_gradients": 0.1,
+    },
 }
 """Greatest accepted error of each output, by precision: relative L2, except for ``explained`` (wrong classes) and
 ``gradient_maps`` (mean absolute difference in gray levels of 0..255)."""

@@ -72,6 +72,7 @@ CASES: dict[str, tuple[Any, dict[str, Any], tuple[str, ...]]] = {
     "stack": (aten.stack.default, {"tensors": [X, X + 1], "dim": 1}, ("tensors",)),
     "pad": (aten.constant_pad_nd.default, {"self": X, "pad": [1, 2, 0, 1]}, ("self",)),
     "crop": (aten.constant_pad_nd.default, {"self": X, "pad": [-1, 0, -2, 0]}, ("self",)),
+    "cast": (aten._to_copy.default, {"self": X, "dtype": torch.float32}, ("self",)),
     "clone": (aten.clone.default, {"self": X}, ("self",)),
 }
 
@@ -123,6 +124,17 @@ def test_guided_relu_passes_positive_gradients_of_open_units() -> None:
     found = RULES[aten.relu.default](call, gradient)["self"]
     assert isinstance(found, Tensor)
     assert found.tolist() == [[0, 0, 0, 3], [0, 0, 1, 0], [0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("dim", [[1], [3], [1, 3]])
+def test_amax_of_a_narrow_type_goes_to_the_first_maximum(dim: list[int]) -> None:
+    call = call_of(aten.amax.default, {"self": tied(N, 4, 6, 6).half(), "dim": dim, "keepdim": True}, ("self",))
+    found = RULES[aten.amax.default](call, torch.ones_like(call.output).repeat_interleave(K, 0))["self"]
+    assert isinstance(found, Tensor)
+    assert found.dtype == torch.float16
+    assert (found.sum(dim) == 1).all()
+    if dim == [3]:
+        assert torch.equal(found[::K].argmax(3), call["self"].argmax(3))
 
 
 @pytest.mark.parametrize(
