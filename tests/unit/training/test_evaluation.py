@@ -1,4 +1,4 @@
-"""AUC and operating points against scikit-learn and exhaustive search."""
+"""AUC against scikit-learn and exhaustive comparison."""
 
 import math
 
@@ -12,14 +12,12 @@ from hypothesis.extra import numpy as hnp
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from crosseai.contract import InputError, ModelSpec
+from crosseai.contract import UNCERTAIN, InputError, ModelSpec
 from crosseai.training.evaluation import (
     auc_per_class,
     mean_auc,
-    operating_points,
     predict_logits,
     roc_auc,
-    youden_point,
 )
 
 SCORES = st.integers(1, 40).flatmap(
@@ -49,27 +47,15 @@ def test_auc_is_the_chance_that_a_positive_outscores_a_negative(
         assert roc_auc(positive, scores) == pytest.approx(np.mean(wins), abs=1e-12)
 
 
-@given(SCORES)
-def test_youden_point_is_as_good_as_any_threshold(
-    case: tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]],
-) -> None:
-    positive, logits = case
-    probabilities = 1 / (1 + np.exp(-logits.astype(np.float64)))
-    threshold = youden_point(positive, probabilities)
-    assert 0 <= threshold <= 1
-
-    def youden(at: float) -> float:
-        return float((probabilities[positive] >= at).mean() + (probabilities[~positive] < at).mean() - 1)
-
-    if positive.any() and not positive.all():
-        assert youden(threshold) == pytest.approx(max(youden(at) for at in probabilities), abs=1e-12)
-    else:
-        assert threshold == 0.5
-
-
-def test_youden_point_keeps_away_from_every_probability() -> None:
-    positive = np.array([False, False, True, True])
-    assert youden_point(positive, np.array([0.1, 0.2, 0.6, 0.9])) == pytest.approx(0.4)
+@given(SCORES, st.integers(0, 2**32))
+def test_a_weight_is_a_repetition(case: tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]], seed: int) -> None:
+    positive, scores = case
+    weights = np.random.default_rng(seed).integers(0, 4, (3, len(scores)))
+    found = roc_auc(positive, scores, weights.astype(np.float64))
+    assert found.shape == (3,)
+    for auc, counts in zip(found, weights, strict=True):
+        repeated = roc_auc(np.repeat(positive, counts), np.repeat(scores, counts))
+        assert auc == pytest.approx(float(repeated), abs=1e-12, nan_ok=True)
 
 
 def test_per_class_table() -> None:
@@ -79,9 +65,12 @@ def test_per_class_table() -> None:
     assert math.isnan(auc["Nodule"])
     assert mean_auc(auc) == 1
     assert math.isnan(mean_auc({"Nodule": math.nan}))
-    points = operating_points(labels, np.array([[3.0, 1.0], [1.0, 2.0], [2.0, 3.0]], np.float32))
-    assert points[1] == 0.5
-    assert 1 / (1 + math.exp(-1)) < points[0] < 1 / (1 + math.exp(-2))
+
+
+def test_uncertain_labels_do_not_count() -> None:
+    labels = np.array([[1], [UNCERTAIN], [0]], np.uint8)
+    assert auc_per_class(labels, np.array([[2.0], [9.0], [1.0]]), ["Mass"]) == {"Mass": 1}
+    assert math.isnan(auc_per_class(np.full((3, 1), UNCERTAIN, np.uint8), np.zeros((3, 1)), ["Mass"])["Mass"])
 
 
 def test_scores_that_are_not_numbers_or_do_not_fit_are_refused() -> None:
