@@ -1,12 +1,15 @@
 """Checkpoints survive the round trip, and refuse what is not theirs."""
 
 import pickle
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from crosseai.contract import Architecture, ContractError, InputError, ModelSpec
 from crosseai.training import build_model, load_checkpoint, save_checkpoint
@@ -55,19 +58,39 @@ def test_missing_parts_are_refused(checkpoint: Path, tmp_path: Path) -> None:
         load_checkpoint(checkpoint)
     with pytest.raises(ContractError, match=r"model_spec\.json"):
         load_checkpoint(tmp_path)
-    with pytest.raises(ContractError, match="architecture"):
-        save_checkpoint(build_model("resnet14", width=4), ModelSpec(), tmp_path)
 
 
-def test_a_failed_write_leaves_the_old_checkpoint(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full_disk(_tensors: object, path: Path) -> None:
-        path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
+def test_a_network_of_ones_own_comes_back_into_its_own_code(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    save_checkpoint(network, ModelSpec(), tmp_path)
+    with pytest.raises(ContractError, match="expected a spec with an architecture, or the network itself"):
+        load_checkpoint(tmp_path)
+    copy = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    model, _ = load_checkpoint(tmp_path, copy)
+    assert model is copy
+    assert all(torch.equal(tensor, copy.state_dict()[name]) for name, tensor in network.state_dict().items())
+    with pytest.raises(ContractError, match="do not fit the network"):
+        load_checkpoint(tmp_path, nn.Conv2d(1, 2, 3))
 
-    monkeypatch.setattr("crosseai.training.checkpoint.save_file", full_disk)
-    with pytest.raises(OSError, match="No space"):
-        save_checkpoint(build_model("resnet14", width=4), SPEC, checkpoint)
-    load_checkpoint(checkpoint)
+
+def test_a_full_disk_leaves_the_old_checkpoint(checkpoint: Path) -> None:
+    before = {file.name: file.read_bytes() for file in checkpoint.iterdir()}
+    program = f"""
+import resource
+from pathlib import Path
+from crosseai.contract import OutputError
+from crosseai.training import build_model, load_checkpoint, save_checkpoint
+folder = Path({str(checkpoint)!r})
+model, spec = load_checkpoint(folder)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    save_checkpoint(build_model("resnet14", width=4), spec, folder)
+except OutputError as error:
+    print(error)
+"""
+    finished = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert "model.safetensors: cannot be written: File too large; the file before is intact" in finished.stdout
+    assert {file.name: file.read_bytes() for file in checkpoint.iterdir()} == before
 
 
 def published_state(width: int = 4) -> dict[str, torch.Tensor]:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from crosseai.contract import InputError
 from crosseai.training import ARCHITECTURES, build_model
-from crosseai.training.model import AttentionGate, Bottleneck, TripletAttention
+from crosseai.training.model import AttentionGate, Bottleneck, TripletAttention, feature_shape
 
 
 def published_gate(x: Tensor, gate: AttentionGate) -> Tensor:
@@ -76,13 +76,40 @@ def test_published_names_and_shapes() -> None:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("input_size", [64, 97])
-def test_forward_and_feature_shape(architecture: str, input_size: int) -> None:
-    model = build_model(architecture, width=4, classes=3).eval()
-    features: list[Tensor] = []
-    model.layer4.register_forward_hook(lambda _module, _inputs, output: features.append(output))
+@pytest.mark.parametrize(("input_size", "sides"), [(64, {2}), (97, {3, 4})])
+def test_forward_and_explained_layer(architecture: str, input_size: int, sides: set[int]) -> None:
+    model = build_model(architecture, width=4, classes=3, triplet_attention=architecture != "densenet121").eval()
     assert model(torch.zeros(2, 1, input_size, input_size)).shape == (2, 3)
-    assert features[0].shape[1:] == model.feature_shape(input_size)
+    depth, height, width = feature_shape(model, model.explained_layer, 1, input_size)
+    assert depth == next(m for m in model.modules() if isinstance(m, nn.Linear)).in_features
+    assert {height, width} <= sides
+    assert not model.get_submodule(model.explained_layer)._forward_hooks
+
+
+@pytest.mark.parametrize("layer", ["layer5", "avgpool.x", "head"])
+def test_a_layer_that_cannot_be_explained_is_refused(layer: str) -> None:
+    with pytest.raises(InputError, match=layer):
+        feature_shape(build_model("resnet14", width=4), layer, 1, 64)
+
+
+def test_resnet18_and_densenet121_have_torchvisions_names_and_shapes() -> None:
+    model = build_model("resnet18", triplet_attention=False)
+    resnet = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    assert resnet["layer1.1.conv2.weight"] == (64, 64, 3, 3)
+    assert resnet["layer4.0.downsample.1.running_var"] == (512,)
+    assert "layer1.0.downsample.0.weight" not in resnet
+    backbone = [
+        p.numel() for n, p in build_model("resnet18", triplet_attention=False).named_parameters() if "head" not in n
+    ]
+    assert sum(backbone) == 11_176_512 - 2 * 64 * 49  # torchvision's without fc, less two input channels
+    model = build_model("densenet121", triplet_attention=False, classes=1000)
+    dense = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    assert dense["features.conv0.weight"] == (64, 1, 7, 7)
+    assert dense["features.denseblock4.denselayer16.conv2.weight"] == (32, 128, 3, 3)
+    assert dense["features.transition3.norm.running_mean"] == (1024,)
+    assert dense["features.norm5.weight"] == (1024,)
+    assert dense["classifier.weight"] == (1000, 1024)
+    assert sum(p.numel() for p in model.parameters()) == 7_978_856 - 2 * 64 * 49
 
 
 def test_attention_is_optional_and_acts_before_the_addition() -> None:
@@ -95,19 +122,25 @@ def test_attention_is_optional_and_acts_before_the_addition() -> None:
     torch.testing.assert_close(block(x), torch.relu(x + block.triplet_attention(residual)))
 
 
-def test_every_relu_is_used_once() -> None:
-    model = build_model("resnet26", width=4).eval()
+@pytest.mark.parametrize(
+    ("architecture", "relus"),
+    [("resnet26", 1 + 3 * 8 + 1), ("resnet18", 1 + 2 * 8 + 1), ("densenet121", 1 + 2 * 58 + 3 + 1)],
+)
+def test_every_relu_is_used_once(architecture: str, relus: int) -> None:
+    model = build_model(architecture, width=4, triplet_attention=False).eval()
     uses: dict[str, int] = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.ReLU):
             uses[name] = 0
             module.register_forward_hook(lambda _m, _i, _o, name=name: uses.update({name: uses[name] + 1}))
     model(torch.zeros(1, 1, 64, 64))
-    assert len(uses) == 1 + 3 * 8 + 1
+    assert len(uses) == relus
     assert set(uses.values()) == {1}
 
 
-@pytest.mark.parametrize("arguments", [{"architecture": "vgg"}, {"classes": 0}, {"width": 0}])
+@pytest.mark.parametrize(
+    "arguments", [{"architecture": "vgg"}, {"architecture": "densenet121"}, {"classes": 0}, {"width": 0}]
+)
 def test_bad_arguments_are_refused(arguments: dict[str, str | int]) -> None:
     with pytest.raises(InputError, match="expected"):
         build_model(**arguments)

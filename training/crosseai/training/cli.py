@@ -1,22 +1,36 @@
 """``crosseai-train``: phantoms, training and evaluation from the command line."""
 
-import math
 import signal
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
-from crosseai.contract import RESEARCH_NOTICE, Architecture
-from crosseai.training.commands import Group
+from crosseai.contract import RESEARCH_NOTICE
+from crosseai.training.cache import Progress
+from crosseai.training.commands import Group, setting_options
+from crosseai.training.config import RECIPES, FitConfig
 from crosseai.training.evaluation import mean_auc
-from crosseai.training.loop import Epoch, FitConfig
-from crosseai.training.model import ARCHITECTURES
+from crosseai.training.judge import SCALP_MEAN_AUC, WANG_2017_AUC, Evaluation
+from crosseai.training.layouts import LAYOUTS, Layout
+from crosseai.training.progress import Epoch
 from crosseai.training.split import PARTS, Part
 
-_DEFAULTS = FitConfig()
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+def _data_options(command: Callable[..., None]) -> Callable[..., None]:
+    """What is asked of every command that reads a data set."""
+    for option in (
+        click.option("--cache", type=click.Path(path_type=Path), help="Decoded images.  [default: inside --data]"),
+        click.option("--layout", type=click.Choice(LAYOUTS), help="Layout of --data.  [default: told by its files]"),
+        click.option("--data", type=_FOLDER, required=True, help="Data set: NIH, CheXpert, or labels.csv with images."),
+    ):
+        command = option(command)
+    return command
 
 
 @click.group(
@@ -45,87 +59,88 @@ def phantoms(output: Path, count: int, seed: int, image_format: Literal["png", "
 
 
 @main.command()
-@click.option("--data", type=_FOLDER, required=True, help="Data set in the NIH layout.")
+@_data_options
 @click.option(
-    "--architecture",
-    type=click.Choice(list(ARCHITECTURES)),
-    default=_DEFAULTS.architecture.name,
-    help="ResNet of bottleneck blocks.",
+    "--config",
+    "recipe",
+    default="phantoms",
+    metavar="NAME|FILE",
+    help=f"Settings: {', '.join(RECIPES)}, or a TOML file of them; those not in it are the paper's.",
 )
-@click.option(
-    "--width",
-    type=click.IntRange(min=1),
-    default=_DEFAULTS.architecture.width,
-    help="Channels of the stem; the published network has 64.",
-)
-@click.option("--triplet-attention/--no-triplet-attention", default=True, help="Triplet attention in every block.")
-@click.option("--input-size", type=click.IntRange(min=32), default=_DEFAULTS.input_size, help="Side, in pixels.")
-@click.option("--epochs", type=click.IntRange(min=1), default=_DEFAULTS.epochs, help="Passes over the training part.")
-@click.option("--batch", type=click.IntRange(min=2), default=_DEFAULTS.batch_size, help="Images a step.")
-@click.option("--lr", type=float, default=_DEFAULTS.learning_rate, help="Peak learning rate of AdamW.")
-@click.option("--weight-decay", type=float, default=_DEFAULTS.weight_decay, help="Decoupled weight decay.")
-@click.option("--seed", type=int, default=_DEFAULTS.seed, help="Decides split, fresh weights, order, augmentation.")
+@setting_options
 @click.option(
     "--weights",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Start from this state dict (safetensors, or a torch file of tensors only).",
 )
-@click.option("--cache", type=click.Path(path_type=Path), help="Folder for decoded images.  [default: inside --data]")
 @click.option(
     "--output", type=click.Path(path_type=Path), help="Also write checkpoint/, metrics.json and split.csv here."
 )
+@click.option("--resume", is_flag=True, help="Go on with the run that was ended in --output.")
 def fit(
     data: Path,
-    architecture: str,
-    width: int,
-    triplet_attention: bool,
-    input_size: int,
-    epochs: int,
-    batch: int,
-    lr: float,
-    weight_decay: float,
-    seed: int,
-    weights: Path | None,
+    layout: Layout | None,
     cache: Path | None,
+    recipe: str,
+    weights: Path | None,
     output: Path | None,
+    resume: bool,
+    **settings: Any,
 ) -> None:
     """Train a classifier and record the run in MLflow.
 
     Patients are divided 70/10/20 into train, validation and test; the epoch with the best mean validation AUC is kept.
-    The run goes to MLFLOW_TRACKING_URI, by default sqlite:///mlflow.db in the working folder.
+    The run goes to MLFLOW_TRACKING_URI, by default sqlite:///mlflow.db in the working folder. Settings given as options
+    go before those of --config. On several GPUs: torchrun --nproc-per-node=N -m crosseai.training.cli fit ...
 
     The last line on stdout is the run's URI, runs:/ID, which crosseai-export takes.
     """
     from crosseai.training.fit import fit as fit_classifier
 
+    if resume and output is None:
+        raise click.UsageError("--resume needs the --output of the run to go on with")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the run is recorded as killed
-    network = Architecture(architecture, triplet_attention, width)
-    config = FitConfig(network, input_size, epochs, batch, lr, weight_decay, seed)
-    report = fit_classifier(data, config, weights=weights, cache=cache, output=output, on_epoch=_show_epoch)
-    click.echo(f"test AUC (weights of epoch {report.best_epoch.number})")
-    _show_auc(report.test_auc)
-    click.echo(report.run_uri)
+    given = {name: value for name, value in settings.items() if value is not None}
+    with _decoding_bar() as on_decoded:
+        report = fit_classifier(
+            data,
+            FitConfig.load(recipe).changed(given),
+            layout=layout,
+            weights=weights,
+            cache=cache,
+            output=output,
+            resume=resume,
+            on_weights=lambda matched: click.echo(f"weights: {matched}", err=True),
+            on_decoded=on_decoded,
+            on_epoch=_show_epoch,
+        )
+    if report is not None:
+        click.echo(f"test AUC (weights of epoch {report.best_epoch.number})")
+        _show_evaluation(report.test)
+        click.echo(report.run_uri)
 
 
 @main.command()
 @click.option("--model", required=True, help="Checkpoint folder, runs:/ID, models:/NAME/VERSION or models:/NAME@ALIAS.")
-@click.option("--data", type=_FOLDER, required=True, help="Data set in the NIH layout.")
+@_data_options
 @click.option(
     "--part",
     type=click.Choice([*PARTS, "all"]),
     default="test",
     help="Patients to evaluate, divided as in training; all is for data that the model never saw.",
 )
-@click.option("--cache", type=click.Path(path_type=Path), help="Folder for decoded images.  [default: inside --data]")
-def evaluate(model: str, data: Path, part: Part | Literal["all"], cache: Path | None) -> None:
-    """Print the AUC of every disease."""
+def evaluate(model: str, data: Path, layout: Layout | None, cache: Path | None, part: Part | Literal["all"]) -> None:
+    """Print the AUC of every disease beside the figures of the papers."""
     from crosseai.training.fit import evaluate as evaluate_classifier
     from crosseai.training.tracking import resolve_checkpoint
 
     chosen = None if part == "all" else part
-    evaluation = evaluate_classifier(resolve_checkpoint(model), data, part=chosen, cache=cache)
-    click.echo(f"{part} AUC ({evaluation.images} images)")
-    _show_auc(evaluation.auc, evaluation.positives)
+    with _decoding_bar() as on_decoded:
+        evaluation = evaluate_classifier(
+            resolve_checkpoint(model), data, layout=layout, part=chosen, cache=cache, on_decoded=on_decoded
+        )
+    click.echo(f"{part} AUC ({evaluation.images} images of {evaluation.patients} patients)")
+    _show_evaluation(evaluation)
 
 
 def _show_epoch(epoch: Epoch) -> None:
@@ -134,8 +149,28 @@ def _show_epoch(epoch: Epoch) -> None:
     )
 
 
-def _show_auc(auc: Mapping[str, float], positives: Mapping[str, int] | None = None) -> None:
-    for disease, value in auc.items():
-        count = f"  {positives[disease]} positive" if positives is not None else ""
-        click.echo(f"  {disease:<14}{'  -  ' if math.isnan(value) else f'{value:.3f}'}{count}")
-    click.echo(f"  {'mean':<14}{mean_auc(auc):.3f}")
+def _show_evaluation(evaluation: Evaluation) -> None:
+    click.echo(f"  {'':<20}{'positive':>8}  {'AUC':<21}  Wang 2017")
+    for disease, judgement in evaluation.diseases.items():
+        reference = f"{WANG_2017_AUC[disease]:.3f}" if disease in WANG_2017_AUC else ""
+        click.echo(f"  {disease:<20}{judgement.positives:>8}  {judgement.auc!s:<21}  {reference}".rstrip())
+    wang = sum(WANG_2017_AUC.values()) / len(WANG_2017_AUC)
+    click.echo(f"  {'mean':<20}{'':>8}  {evaluation.mean_auc!s:<21}  {wang:.3f}; SCALP {SCALP_MEAN_AUC}")
+    click.echo("  95 % intervals by bootstrap over patients; the references are comparable on NIH's test images alone")
+
+
+@contextmanager
+def _decoding_bar() -> Iterator[Progress]:
+    """A progress bar for the images that are decoded; none where all are in the cache already."""
+    with ExitStack() as shown:
+        bars: list[Any] = []
+
+        def advance(done: int, total: int) -> None:
+            if not bars:
+                bar = click.progressbar(length=total, label="decoding images", file=sys.stderr, show_pos=True)
+                bars.append(shown.enter_context(bar))
+            bars[0].update(1)
+            if done == total:
+                shown.close()
+
+        yield advance

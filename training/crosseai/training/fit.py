@@ -3,26 +3,38 @@
 import csv
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from crosseai.contract import CHESTXRAY8, InputError, ModelSpec
-from crosseai.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
-from crosseai.training.dataset import CACHE_FOLDER, LabelledRadiographs, decoded_images, read_labelled_radiographs
-from crosseai.training.evaluation import Images, Labels, auc_per_class, mean_auc, operating_points, predict_logits
-from crosseai.training.loop import Epoch, FitConfig, train
-from crosseai.training.model import build_model
-from crosseai.training.split import PARTS, Part, Split, part_of, split_by_patient
+from crosseai.contract import InputError, ModelSpec
+from crosseai.training.cache import CACHE_FOLDER, Progress, decoded_images
+from crosseai.training.calibration import calibrate
+from crosseai.training.checkpoint import WeightsReport, load_checkpoint, load_weights, save_checkpoint
+from crosseai.training.config import FitConfig
+from crosseai.training.dataset import LabelledRadiographs, read_labelled_radiographs
+from crosseai.training.evaluation import mean_auc, predict_logits
+from crosseai.training.feed import TrainingData
+from crosseai.training.judge import Evaluation, judge
+from crosseai.training.layouts import Layout
+from crosseai.training.loop import LOST_BATCH_FILENAME, train
+from crosseai.training.model import build_model, feature_shape
+from crosseai.training.processes import joined_processes
+from crosseai.training.progress import Epoch
+from crosseai.training.split import PARTS, Part, Split, parts_of, split_by_patient
 from crosseai.training.tracking import CHECKPOINT_ARTIFACT, training_run
 
 TRAINING_FILENAME = "training.json"
 """Beside the weights: the configuration they were trained with, and the hash of the split."""
+
+RUN_FILENAME = "run"
+"""In the output folder: the run that is recorded, runs:/ID."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,34 +47,32 @@ class FitReport:
         ``runs:/ID``.
     best_epoch
         The epoch whose weights were kept.
-    test_auc
-        AUC of each disease on the test part.
+    test
+        The model on the test part.
     """
 
     run_uri: str
     best_epoch: Epoch
-    test_auc: dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """AUC and number of positive images of each disease among ``images`` images."""
-
-    images: int
-    positives: dict[str, int]
-    auc: dict[str, float]
+    test: Evaluation
 
 
 def fit(
     folder: Path,
     config: FitConfig,
     *,
+    network: tuple[torch.nn.Module, ModelSpec] | None = None,
+    layout: Layout | None = None,
     weights: Path | None = None,
     cache: Path | None = None,
     output: Path | None = None,
+    resume: bool = False,
+    on_weights: Callable[[WeightsReport], None] = lambda _report: None,
+    on_decoded: Progress = lambda _done, _all: None,
     on_epoch: Callable[[Epoch], None] = lambda _epoch: None,
-) -> FitReport:
-    """Train a classifier on a data set in the NIH layout and record the run in MLflow.
+) -> FitReport | None:
+    """Train a classifier on a data set and record the run in MLflow.
+
+    Under ``torchrun`` every process calls this; the main one alone records, writes and reports.
 
     Parameters
     ----------
@@ -70,62 +80,113 @@ def fit(
         The data set.
     config
         What to train, and how.
+    network
+        A classifier of one's own and its spec, instead of the configuration's: any module from normalised images
+        ``[N, spec.channels, S, S]`` to logits. Its checkpoint holds weights and spec, but not its code.
+    layout
+        Of the data set; None recognises it by its files.
     weights
         State dict to start from.
     cache
         Folder for decoded images; inside the data set by default.
     output
-        Folder that gets what the run's artifacts hold: ``checkpoint/``, ``metrics.json`` and ``split.csv``.
+        Folder that gets what the run's artifacts hold: ``checkpoint/``, ``metrics.json`` and ``split.csv``, and the
+        state to resume from.
+    resume
+        Go on with the run that was ended in ``output``.
+    on_weights
+        Called with what the given weights matched.
+    on_decoded
+        Called after every image that is decoded into the cache.
     on_epoch
         Called after every epoch.
+
+    Returns
+    -------
+    FitReport or None
+        None in every process but the main one.
 
     Raises
     ------
     InputError
-        If the data set, the weights or the configuration cannot be used.
+        If the data set, the weights or the configuration cannot be used, or there is nothing to resume.
+    OutputError
+        If results cannot be written.
     """
-    radiographs = read_labelled_radiographs(folder)
-    split = split_by_patient(radiographs.patients, config.seed)
-    model, spec = _new_model(config)
-    parameters = {**_flat(config), "optimizer": "AdamW", "schedule": "one-cycle", "loss": "BCE"}
-    if weights is not None:
-        report = load_weights(model, weights)
-        parameters |= {"weights": weights.name, "weights_loaded": len(report.loaded), "weights_fresh": report.fresh}
-    images = decoded_images(radiographs, spec, cache or folder / CACHE_FOLDER)
-    digest = split.digest(radiographs.image_ids)
-    tags = {"split_sha256": digest}
-    with (
-        _results_folder(output) as results,
-        training_run(parameters, tags, folder, digest, _profile(radiographs, split)) as run,
-    ):
+    with joined_processes() as processes, _results_folder(output) as results:
+        radiographs = read_labelled_radiographs(folder, network and network[1].classes, layout=layout)
+        split = split_by_patient(radiographs.patients, config.seed, radiographs.held_out)
+        model, spec = network or _new_model(config, radiographs.classes)
+        parameters = asdict(config)
+        if weights is not None:
+            report = load_weights(model, weights)
+            parameters |= {"weights": weights.name, "weights_loaded": len(report.loaded), "weights_fresh": report.fresh}
+            on_weights(report)
+        images = decoded_images(radiographs, spec, cache or folder / CACHE_FOLDER, on_decoded)
+        split = split.without(images.corrupted)
+        data = TrainingData(radiographs, images.pixels, split)
+        if not processes.is_main:
+            train(model, spec, data, config, results, resume=resume, processes=processes)
+            return None
+        digest = split.digest(radiographs.image_ids)
+        tags = {"split_sha256": digest}
+        run_id = _run_to_resume(results) if resume else None
+        with training_run(parameters, tags, folder, digest, _profile(radiographs, split), run_id) as run:
+            (results / RUN_FILENAME).write_text(f"{run.uri}\n", encoding="utf-8")
 
-        def record(epoch: Epoch) -> None:
-            run.log_metrics(_epoch_metrics(epoch), epoch.number)
-            on_epoch(epoch)
+            def record(epoch: Epoch) -> None:
+                run.log_metrics(_epoch_metrics(epoch), epoch.number)
+                on_epoch(epoch)
 
-        best = train(model, spec, images, radiographs.labels, split, config, record)
-        spec, test_auc = _judge(model, spec, images, radiographs.labels, split)
-        test_metrics = _auc_metrics("test", test_auc)
-        run.log_metrics({**test_metrics, "best_epoch": best.number}, best.number)
-        save_checkpoint(model, spec, results / CHECKPOINT_ARTIFACT)
-        _write_json(results / CHECKPOINT_ARTIFACT / TRAINING_FILENAME, {**asdict(config), **tags})
-        _write_json(results / "metrics.json", {"best_epoch": best.number, **_epoch_metrics(best), **test_metrics})
-        _write_split(results / "split.csv", radiographs, split)
-        run.log_artifacts(results / name for name in (CHECKPOINT_ARTIFACT, "metrics.json", "split.csv"))
-        return FitReport(run.uri, best, test_auc)
+            try:
+                best = train(model, spec, data, config, results, resume=resume, processes=processes, on_epoch=record)
+            except InputError:
+                run.log_artifacts(results.glob(LOST_BATCH_FILENAME))
+                raise
+            validation_logits, test_logits = (
+                predict_logits(model, images.pixels[rows], spec) for rows in (split.validation, split.test)
+            )
+            spec = calibrate(spec, radiographs.labels[split.validation], validation_logits, config.sensitivity)
+            test = _judge_rows(spec, radiographs, split.test, test_logits)
+            test_metrics = _auc_metrics("test", test.auc)
+            run.log_metrics({**test_metrics, "best_epoch": best.number}, best.number)
+            save_checkpoint(model, spec, results / CHECKPOINT_ARTIFACT)
+            _write_json(
+                results / CHECKPOINT_ARTIFACT / TRAINING_FILENAME,
+                {**asdict(config), **tags, "official_split": radiographs.held_out is not None},
+            )
+            _write_json(results / "metrics.json", {"best_epoch": best.number, **_epoch_metrics(best), **test_metrics})
+            _write_split(results / "split.csv", radiographs, split)
+            corrupted = [(radiographs.image_ids[i], why) for i, why in images.corrupted.items()]
+            _write_csv(results / "corrupted.csv", ("image_id", "message"), corrupted)
+            artifacts = (CHECKPOINT_ARTIFACT, "metrics.json", "split.csv", "corrupted.csv")
+            run.log_artifacts(results / name for name in artifacts)
+            return FitReport(run.uri, best, test)
 
 
-def evaluate(checkpoint: Path, folder: Path, *, part: Part | None = "test", cache: Path | None = None) -> Evaluation:
-    """AUC of a trained model on a data set.
+def evaluate(
+    checkpoint: Path,
+    folder: Path,
+    *,
+    layout: Layout | None = None,
+    part: Part | None = "test",
+    cache: Path | None = None,
+    on_decoded: Progress = lambda _done, _all: None,
+) -> Evaluation:
+    """Judge a trained model on a data set.
 
     Parameters
     ----------
     checkpoint
         Folder of the model; its ``training.json`` says with which seed patients were divided.
     folder
-        Data set in the NIH layout.
+        Data set.
+    layout
+        Of the data set; None recognises it by its files.
     part
         Which patients to evaluate; None takes all, which is right only for data that the model never saw.
+    on_decoded
+        Called after every image that is decoded into the cache.
 
     Raises
     ------
@@ -135,44 +196,40 @@ def evaluate(checkpoint: Path, folder: Path, *, part: Part | None = "test", cach
         If the data set cannot be read, no patient of it is in that part, or the seed is unknown.
     """
     model, spec = load_checkpoint(checkpoint)
-    radiographs = read_labelled_radiographs(folder, spec.classes)
-    chosen = np.arange(len(radiographs))
+    radiographs = read_labelled_radiographs(folder, spec.classes, layout=layout)
+    decoded = decoded_images(radiographs, spec, cache or folder / CACHE_FOLDER, on_decoded)
+    images, chosen = decoded.pixels, np.setdiff1d(np.arange(len(radiographs)), list(decoded.corrupted))
     if part is not None:
-        seed = _training_seed(checkpoint)
-        chosen = np.flatnonzero([part_of(patient, seed) == part for patient in radiographs.patients])
+        chosen = chosen[_parts_in_training(checkpoint, radiographs)[chosen] == part]
     if not len(chosen):
         raise InputError(f"data set {folder}: expected patients of the {part} part, found none")
-    images = decoded_images(radiographs, spec, cache or folder / CACHE_FOLDER)
-    labels = radiographs.labels[chosen]
-    auc = auc_per_class(labels, predict_logits(model, images[chosen], spec), spec.classes)
-    return Evaluation(len(chosen), dict(zip(spec.classes, labels.sum(0).tolist(), strict=True)), auc)
+    return _judge_rows(spec, radiographs, chosen, predict_logits(model, images[chosen], spec))
 
 
-def _new_model(config: FitConfig) -> tuple[torch.nn.Module, ModelSpec]:
+def _new_model(config: FitConfig, classes: tuple[str, ...]) -> tuple[torch.nn.Module, ModelSpec]:
     """Fresh weights that depend on the seed alone, and the spec that goes with them."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = build_model(
-            config.architecture.name,
-            triplet_attention=config.architecture.triplet_attention,
-            classes=len(CHESTXRAY8),
-            width=config.architecture.width,
+            config.architecture,
+            triplet_attention=config.triplet_attention,
+            classes=len(classes),
+            width=config.width,
         )
     spec = ModelSpec(
+        classes=classes,
         input_size=config.input_size,
-        feature_shape=model.feature_shape(config.input_size),
-        architecture=config.architecture,
+        layer=model.explained_layer,
+        feature_shape=feature_shape(model, model.explained_layer, 1, config.input_size),
+        architecture=config.network,
     )
     return model, spec
 
 
-def _judge(
-    model: torch.nn.Module, spec: ModelSpec, images: Images, labels: Labels, split: Split
-) -> tuple[ModelSpec, dict[str, float]]:
-    """The spec with operating points chosen on the validation part, and the AUCs of the test part."""
-    points = operating_points(labels[split.validation], predict_logits(model, images[split.validation], spec))
-    test_logits = predict_logits(model, images[split.test], spec)
-    return replace(spec, operating_points=points), auc_per_class(labels[split.test], test_logits, spec.classes)
+def _judge_rows(
+    spec: ModelSpec, radiographs: LabelledRadiographs, rows: npt.NDArray[np.int64], logits: npt.NDArray[np.float32]
+) -> Evaluation:
+    return judge(spec, radiographs.labels[rows], logits, [radiographs.patients[row] for row in rows])
 
 
 @contextmanager
@@ -189,27 +246,34 @@ def _results_folder(output: Path | None) -> Iterator[Path]:
         raise InputError(f"results: cannot write {error.filename or output}: {error.strerror}") from error
 
 
-def _training_seed(checkpoint: Path) -> int:
+def _run_to_resume(output: Path) -> str:
+    try:
+        return (output / RUN_FILENAME).read_text(encoding="utf-8").strip().removeprefix("runs:/")
+    except OSError as error:
+        raise InputError(f"output {output}: expected a run to resume: {error}") from error
+
+
+def _parts_in_training(checkpoint: Path, radiographs: LabelledRadiographs) -> npt.NDArray[np.str_]:
+    """The part of each image, as the model's training divided its patients."""
     file = checkpoint / TRAINING_FILENAME
     try:
-        return int(json.loads(file.read_text(encoding="utf-8"))["seed"])
+        training = json.loads(file.read_text(encoding="utf-8"))
+        seed, official = int(training["seed"]), bool(training["official_split"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{file}: expected the seed that patients were divided with ({error!r}); "
             "without it only a data set that the model never saw can be evaluated, as a whole"
         ) from error
-
-
-def _flat(config: FitConfig) -> dict[str, Any]:
-    parameters = asdict(config)
-    return {**parameters, **parameters.pop("architecture"), "architecture": config.architecture.name}
+    if official and radiographs.held_out is None:
+        raise InputError(f"{file}: the model was trained with an official split; expected its lists beside the listing")
+    return parts_of(radiographs.patients, seed, radiographs.held_out if official else None)
 
 
 def _profile(radiographs: LabelledRadiographs, split: Split) -> dict[str, Any]:
     return {
         "images": {part: len(getattr(split, part)) for part in PARTS},
         "patients": len(set(radiographs.patients)),
-        "positives": dict(zip(radiographs.classes, radiographs.labels.sum(0).tolist(), strict=True)),
+        "positives": dict(zip(radiographs.classes, (radiographs.labels == 1).sum(0).tolist(), strict=True)),
     }
 
 
@@ -218,7 +282,12 @@ def _auc_metrics(part: Part, auc: Mapping[str, float]) -> dict[str, float]:
 
 
 def _epoch_metrics(epoch: Epoch) -> dict[str, float]:
-    return {"train_loss": epoch.loss, **_auc_metrics("validation", epoch.validation_auc)}
+    return {
+        "train_loss": epoch.loss,
+        "train_cross_entropy": epoch.cross_entropy,
+        "train_contrastive": epoch.contrastive,
+        **_auc_metrics("validation", epoch.validation_auc),
+    }
 
 
 def _write_json(file: Path, content: Mapping[str, Any]) -> None:
@@ -226,9 +295,10 @@ def _write_json(file: Path, content: Mapping[str, Any]) -> None:
 
 
 def _write_split(file: Path, radiographs: LabelledRadiographs, split: Split) -> None:
+    parts = split.image_ids(radiographs.image_ids)
+    _write_csv(file, ("image_id", "part"), ((name, part) for part, names in parts.items() for name in names))
+
+
+def _write_csv(file: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     with file.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["image_id", "part"])
-        writer.writerows(
-            (name, part) for part, names in split.image_ids(radiographs.image_ids).items() for name in names
-        )
+        csv.writer(stream).writerows([columns, *rows])

@@ -1,27 +1,18 @@
-"""The classifier: a bottleneck ResNet on one gray channel, with triplet attention and an MLP head.
+"""The classifiers: ResNets on one gray channel with triplet attention and an MLP head, and the registry of them all.
 
 Children are named as in torchvision and in the authors' triplet attention code, so that published state dicts load
 by their own names. Every ReLU is a module of its own: Guided Backpropagation acts on each of them.
 """
 
-import math
 from collections.abc import Mapping
 from itertools import pairwise
+from typing import ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from crosseai.contract import InputError
-
-ARCHITECTURES: Mapping[str, tuple[int, int, int, int]] = {
-    "resnet14": (1, 1, 1, 1),
-    "resnet26": (2, 2, 2, 2),
-    "resnet50": (3, 4, 6, 3),
-}
-"""Bottlenecks in each of the four stages."""
-
-EXPANSION = 4
-"""A bottleneck's output channels over its inner channels (He et al., CVPR 2016)."""
+from crosseai.training.densenet import DenseNet
 
 
 class ConvBatchNorm(nn.Module):
@@ -86,9 +77,12 @@ class TripletAttention(nn.Module):
 class Bottleneck(nn.Module):
     """Residual block 1x1, 3x3 (which carries the stride), 1x1, then triplet attention, then the addition."""
 
+    expansion: ClassVar[int] = 4
+    """Output channels over inner channels (He et al., CVPR 2016)."""
+
     def __init__(self, in_channels: int, inner_channels: int, stride: int, triplet_attention: bool) -> None:
         super().__init__()
-        out_channels = EXPANSION * inner_channels
+        out_channels = self.expansion * inner_channels
         self.conv1 = nn.Conv2d(in_channels, inner_channels, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(inner_channels)
         self.relu1 = nn.ReLU()
@@ -98,11 +92,7 @@ class Bottleneck(nn.Module):
         self.conv3 = nn.Conv2d(inner_channels, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.triplet_attention = TripletAttention() if triplet_attention else None
-        self.downsample = None
-        if stride != 1 or in_channels != out_channels:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
-            )
+        self.downsample = _downsample(in_channels, out_channels, stride)
         self.relu3 = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -116,31 +106,83 @@ class Bottleneck(nn.Module):
         return output
 
 
-class ResNet(nn.Module):
-    """ResNet classifier of a normalised gray image; see :func:`build_model`."""
+class BasicBlock(nn.Module):
+    """Residual block of two 3x3, the first of which carries the stride; then as a bottleneck."""
 
-    def __init__(self, blocks: tuple[int, int, int, int], width: int, classes: int, triplet_attention: bool) -> None:
+    expansion: ClassVar[int] = 1
+
+    def __init__(self, in_channels: int, inner_channels: int, stride: int, triplet_attention: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, inner_channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(inner_channels)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(inner_channels, inner_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(inner_channels)
+        self.triplet_attention = TripletAttention() if triplet_attention else None
+        self.downsample = _downsample(in_channels, inner_channels, stride)
+        self.relu2 = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, in_channels, H, W] -> [N, inner_channels, H / stride, W / stride]``."""
+        y = self.relu1(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        if self.triplet_attention is not None:
+            y = self.triplet_attention(y)
+        output: Tensor = self.relu2(y + (x if self.downsample is None else self.downsample(x)))
+        return output
+
+
+def _downsample(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
+    """The shortcut of a block that changes the shape."""
+    if stride == 1 and in_channels == out_channels:
+        return None
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
+
+
+class ResNet(nn.Module):
+    """ResNet classifier of a normalised gray image; see :func:`build_model`.
+
+    Parameters
+    ----------
+    block
+        What the stages are made of.
+    counts
+        Blocks in each of the four stages.
+    width
+        Channels of the stem.
+    classes
+        Number of logits.
+    triplet_attention
+        Whether every block ends in triplet attention.
+    """
+
+    explained_layer: ClassVar[str] = "layer4"
+
+    def __init__(
+        self,
+        block: type[Bottleneck] | type[BasicBlock],
+        counts: tuple[int, int, int, int],
+        width: int,
+        classes: int,
+        triplet_attention: bool,
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(1, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        outputs = [EXPANSION * (width << stage) for stage in range(4)]
+        outputs = [block.expansion * (width << stage) for stage in range(4)]
         stages = [
             nn.Sequential(
-                Bottleneck(in_channels, out_channels // EXPANSION, 1 if stage == 0 else 2, triplet_attention),
-                *(
-                    Bottleneck(out_channels, out_channels // EXPANSION, 1, triplet_attention)
-                    for _ in range(blocks[stage] - 1)
-                ),
+                block(in_channels, width << stage, 1 if stage == 0 else 2, triplet_attention),
+                *(block(out_channels, width << stage, 1, triplet_attention) for _ in range(counts[stage] - 1)),
             )
             for stage, (in_channels, out_channels) in enumerate(pairwise([width, *outputs]))
         ]
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.features = outputs[-1]
-        hidden = self.features // EXPANSION
-        self.head = nn.Sequential(nn.Linear(self.features, hidden), nn.ReLU(), nn.Linear(hidden, classes))
+        features = outputs[-1]
+        self.head = nn.Sequential(nn.Linear(features, features // 4), nn.ReLU(), nn.Linear(features // 4, classes))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -148,37 +190,44 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[N, 1, S, S]`` normalised to logits ``[N, classes]``."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))  # [N, width, S/4, S/4]
-        x = self.layer2(self.layer1(x))  # [N, 8 width, S/8, S/8]
-        x = self.layer4(self.layer3(x))  # [N, 32 width, S/32, S/32]
+        x = self.layer2(self.layer1(x))  # [N, 2 width * expansion, S/8, S/8]
+        x = self.layer4(self.layer3(x))  # [N, 8 width * expansion, S/32, S/32]
         logits: Tensor = self.head(self.avgpool(x).flatten(1))
         return logits
 
-    def feature_shape(self, input_size: int) -> tuple[int, int, int]:
-        """``(D, h, w)`` of ``layer4`` for a square input of that side in pixels."""
-        side = math.ceil(input_size / 32)  # five strides of 2, each rounding up
-        return (self.features, side, side)
+
+Classifier: TypeAlias = ResNet | DenseNet
+
+RESNETS: Mapping[str, tuple[type[Bottleneck] | type[BasicBlock], tuple[int, int, int, int]]] = {
+    "resnet14": (Bottleneck, (1, 1, 1, 1)),
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet26": (Bottleneck, (2, 2, 2, 2)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+}
+ARCHITECTURES = (*RESNETS, "densenet121")
+"""Names that :func:`build_model` knows."""
 
 
 def build_model(
     architecture: str = "resnet50", *, triplet_attention: bool = True, classes: int = 8, width: int = 64
-) -> ResNet:
+) -> Classifier:
     """Build a classifier with fresh weights (drawn from torch's global generator).
 
     Parameters
     ----------
     architecture
-        ``resnet14``, ``resnet26`` or ``resnet50``: the number of bottlenecks a stage.
+        One of ``ARCHITECTURES``.
     triplet_attention
-        Whether every bottleneck ends in triplet attention.
+        Whether every residual block ends in triplet attention; a DenseNet has no such blocks.
     classes
         Number of logits.
     width
-        Channels of the stem; 64 is the published network, whose pooled feature has 2048 values.
+        Channels of the stem; 64 is the published networks'.
 
     Raises
     ------
     InputError
-        If the architecture is unknown, or ``classes`` or ``width`` is not positive.
+        If the architecture is unknown or cannot have triplet attention, or ``classes`` or ``width`` is not positive.
 
     Examples
     --------
@@ -190,4 +239,42 @@ def build_model(
         raise InputError(f"architecture: expected one of {', '.join(ARCHITECTURES)}, found {architecture!r}")
     if classes < 1 or width < 1:
         raise InputError(f"model: expected classes >= 1 and width >= 1, found {classes} and {width}")
-    return ResNet(ARCHITECTURES[architecture], width, classes, triplet_attention)
+    if architecture in RESNETS:
+        return ResNet(*RESNETS[architecture], width, classes, triplet_attention)
+    if triplet_attention:
+        raise InputError(f"model: expected no triplet attention in {architecture}, which has no residual blocks")
+    return DenseNet((6, 12, 24, 16), width, classes)
+
+
+def feature_shape(model: nn.Module, layer: str, channels: int, input_size: int) -> tuple[int, int, int]:
+    """``(D, h, w)`` of a layer's output for one square image.
+
+    Parameters
+    ----------
+    model
+        Any classifier; left in evaluation mode.
+    layer
+        Dotted name of the layer.
+    channels, input_size
+        Of the image; the side in pixels.
+
+    Raises
+    ------
+    InputError
+        If there is no such layer, or its output is no tensor ``[N, D, h, w]``.
+    """
+    shapes: list[tuple[int, ...]] = []
+    try:
+        module = model.get_submodule(layer)
+    except AttributeError as error:
+        raise InputError(f"model: expected a layer {layer!r}: {error}") from error
+    handle = module.register_forward_hook(lambda _module, _inputs, output: shapes.append(tuple(output.shape)))
+    try:
+        with torch.inference_mode():
+            model.eval()(torch.zeros(1, channels, input_size, input_size))
+    finally:
+        handle.remove()
+    if len(shapes) != 1 or len(shapes[0]) != 4:
+        raise InputError(f"layer {layer!r}: expected one output [N, D, h, w], found {shapes}")
+    _, depth, height, width = shapes[0]
+    return depth, height, width

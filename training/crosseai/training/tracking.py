@@ -71,7 +71,12 @@ class TrainingRun:
 
 @contextmanager
 def training_run(
-    parameters: Mapping[str, Any], tags: Mapping[str, str], dataset: Path, digest: str, profile: Mapping[str, Any]
+    parameters: Mapping[str, Any],
+    tags: Mapping[str, str],
+    dataset: Path,
+    digest: str,
+    profile: Mapping[str, Any],
+    resumed: str | None = None,
 ) -> Iterator[TrainingRun]:
     """Record a training run in the experiment ``crosseai``; it ends as finished, failed or killed.
 
@@ -87,6 +92,8 @@ def training_run(
         Hash of the split.
     profile
         Counts that describe the data.
+    resumed
+        Id of a run that ended too early and goes on: it keeps the record that it has.
 
     Raises
     ------
@@ -95,7 +102,8 @@ def training_run(
     """
     with _mlflow_errors("training run"):
         client = MlflowClient(tracking_uri())
-        run_id = str(client.create_run(_experiment_id(client)).info.run_id)
+        run_id = resumed or str(client.create_run(_experiment_id(client)).info.run_id)
+        client.update_run(run_id, "RUNNING")
         client.log_batch(
             run_id,
             params=[Param(name, str(value)) for name, value in parameters.items()],
