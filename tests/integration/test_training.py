@@ -20,7 +20,7 @@ from crosseai.training.cli import main
 from crosseai.training.tracking import resolve_checkpoint, training_run
 from tests.nih_layout import write_data_set
 
-FIT = ("--width", "4", "--input-size", "32", "--epochs", "2", "--batch", "16", "--seed", "3")
+FIT = ("--width", "4", "--input-size", "32", "--epochs", "2", "--batch-size", "16", "--seed", "3")
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ def test_usage_errors_end_with_two_and_one_message(data: Path, tmp_path: Path) -
     (data / "not_a_model").mkdir(exist_ok=True)
     for arguments, message in (
         (["fit", "--data", str(tmp_path)], "expected Data_Entry_2017_v2020.csv or Data_Entry_2017.csv"),
-        (["fit", "--data", str(data), "--lr", "0"], "expected learning_rate > 0"),
+        (["fit", "--data", str(data), "--learning-rate", "0"], "expected learning_rate > 0"),
         (["evaluate", "--data", str(data), "--model", str(tmp_path)], "expected a checkpoint folder"),
         (["fit", "--data", str(data), *FIT, "--output", str(data / "Data_Entry_2017.csv")], "results: cannot write"),
         (["fit"], "Missing option '--data'"),
