@@ -84,14 +84,14 @@ class CombinedGraph(nn.Module):
         def back(start: fx.Node, cotangent: Tensor, end: fx.Node) -> Tensor:
             return sweep(self.network.graph, values, (start, cotangent), end, classes=classes, guided=guided)
 
-        seed = (explained.reshape(-1, 1) == self.class_indices).float()  # [N * K, C]
+        seed = (explained.t().reshape(-1, 1) == self.class_indices).float()  # [K * N, C]
         if head is None or head <= wrt:  # in the order of the graph
             gradient = back(self.classifier.logits, seed, wrt)
         else:
             direction, scale = unscaled(back(self.classifier.logits, seed, head))
             trunk = head.all_input_nodes[0]
             gradient = back(trunk, direction.to(values[trunk].dtype), wrt).float() * scale
-        return gradient.reshape(-1, classes, *gradient.shape[1:])
+        return gradient.reshape(classes, -1, *gradient.shape[1:]).transpose(0, 1)
 
 
 def _resolve(targets: Tensor, logits: Tensor) -> Tensor:

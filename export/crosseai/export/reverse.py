@@ -1,7 +1,7 @@
 """The class-specific reverse pass: one sweep over a captured graph, written with forward operators.
 
-``K`` classes are explained at once. A cotangent is ``[N * K, ...]``, the classes of an image next to each other; what
-the forward pass computed stays ``[N, ...]`` and is broadcast over them.
+``K`` classes are explained at once. A cotangent is ``[K * N, ...]``, the images of a class next to each other; what the
+forward pass computed stays ``[N, ...]`` and is broadcast over the classes, without a copy.
 """
 
 import operator
@@ -48,9 +48,9 @@ class Call:
         return self.arguments[name]
 
     def per_class(self, function: Callable[..., Tensor], gradient: Tensor, *values: Tensor) -> Tensor:
-        """Apply an elementwise function to a cotangent ``[N * K, ...]`` and forward values ``[N, ...]``."""
-        split = gradient.reshape(-1, self.classes, *gradient.shape[1:])
-        return function(split, *(_with_class_axis(value, gradient.ndim) for value in values)).flatten(0, 1)
+        """Apply an elementwise function to a cotangent ``[K * N, ...]`` and forward values ``[N, ...]``."""
+        split = gradient.reshape(self.classes, -1, *gradient.shape[1:])  # [K, N, ...]
+        return function(split, *values).flatten(0, 1)
 
     def reduced(self, name: str, gradient: Tensor) -> Tensor:
         """Sum a gradient over the dimensions along which the call broadcast an argument."""
@@ -60,11 +60,6 @@ class Call:
             return gradient
         wide = torch.promote_types(gradient.dtype, torch.float32)
         return gradient.sum(broadcast, keepdim=True, dtype=wide).to(gradient.dtype)
-
-
-def _with_class_axis(value: Tensor, rank: int) -> Tensor:
-    """``[N, ...]`` to ``[N, 1, ...]``; a constant of lower rank, which has no batch, gets leading ones."""
-    return value.reshape((1,) * (rank + 1 - value.ndim) + value.shape) if value.ndim < rank else value.unsqueeze(1)
 
 
 Rule: TypeAlias = Callable[[Call, Tensor], Gradients]
@@ -99,7 +94,7 @@ def sweep(
     values
         What every node of it computed.
     seed
-        A node and its cotangent ``[N * K, ...]``.
+        A node and its cotangent ``[K * N, ...]``.
     target
         The node whose gradient is wanted.
     classes
@@ -110,7 +105,7 @@ def sweep(
     Returns
     -------
     Tensor
-        ``[N * K, ...]``, of the target's shape.
+        ``[K * N, ...]``, of the target's shape.
 
     Raises
     ------

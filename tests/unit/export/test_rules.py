@@ -103,13 +103,13 @@ def test_rule_equals_autograd(name: str) -> None:
     operator, given, wanted = CASES[name]
     call = call_of(operator, given, wanted)
     shape = first(call.output).shape
-    cotangents = random(N, K, *shape[1:])
+    cotangents = random(K, N, *shape[1:])
     parts = RULES[operator](call, cotangents.flatten(0, 1))
     found = [t for n in wanted for t in ([parts[n]] if isinstance(parts[n], Tensor) else parts[n])]
     for k in range(K):
-        expected = autograd(operator, given, wanted, cotangents[:, k])
+        expected = autograd(operator, given, wanted, cotangents[k])
         for have, want in zip(found, expected, strict=True):
-            per_class = have.unflatten(0, (N, K))[:, k].expand_as(want)  # a rule may leave constant dimensions at 1
+            per_class = have.unflatten(0, (K, N))[k].expand_as(want)  # a rule may leave constant dimensions at 1
             torch.testing.assert_close(per_class, want)
 
 
