@@ -10,6 +10,7 @@ Conventions, stated once:
 
 from crosseai.contract.boxes import NIH_BOX_SIDE_PX, NO_BOX, PRESETS, Box, BoxParameters, box_preset
 from crosseai.contract.errors import (
+    AccessRefused,
     ContractError,
     CrossEAIError,
     InferenceTimeout,
@@ -24,23 +25,41 @@ from crosseai.contract.errors import (
     UnsupportedImageError,
 )
 from crosseai.contract.labels import CHESTXRAY8, NO_FINDING, UNCERTAIN, canonical_label, class_index
-from crosseai.contract.registry import DEFAULT_TRACKING_URI, ONNX_SHA256_TAG
+from crosseai.contract.registry import (
+    CANDIDATE,
+    CHAMPION,
+    DEFAULT_TRACKING_URI,
+    DEPLOYMENT_ERROR_TAG,
+    GOLDEN_FILENAME,
+    GOLDEN_SHA256_TAG,
+    ONNX_SHA256_TAG,
+    PARITY_TAG,
+    PREVIOUS,
+)
 from crosseai.contract.results import RESEARCH_NOTICE, Finding, ImageFailure, ImageResult, Stage
 from crosseai.contract.spec import MODEL_FILENAME, SPEC_FILENAME, Architecture, ModelSpec
 from crosseai.contract.tensors import TensorSpec
 
 __all__ = [
+    "CANDIDATE",
+    "CHAMPION",
     "CHESTXRAY8",
     "DEFAULT_TRACKING_URI",
+    "DEPLOYMENT_ERROR_TAG",
+    "GOLDEN_FILENAME",
+    "GOLDEN_SHA256_TAG",
     "MODEL_FILENAME",
     "NIH_BOX_SIDE_PX",
     "NO_BOX",
     "NO_FINDING",
     "ONNX_SHA256_TAG",
+    "PARITY_TAG",
     "PRESETS",
+    "PREVIOUS",
     "RESEARCH_NOTICE",
     "SPEC_FILENAME",
     "UNCERTAIN",
+    "AccessRefused",
     "Architecture",
     "Box",
     "BoxParameters",

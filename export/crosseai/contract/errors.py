@@ -9,7 +9,8 @@
     ├── ContractError (ValueError)     an artifact or a server differs from the model spec
     ├── ServerError                    the inference server failed
     │   ├── ServerUnavailable          nobody answers, or it went away
-    │   └── InferenceTimeout           no answer within the deadline
+    │   ├── InferenceTimeout           no answer within the deadline
+    │   └── AccessRefused              the server wants other credentials
     ├── OutputError                    results cannot be written
     └── PostprocError                  the box algorithm refused its input
         ├── InvalidMapError (ValueError)
@@ -49,6 +50,10 @@ class ServerUnavailable(ServerError):
 
 class InferenceTimeout(ServerError):
     """The server did not answer within the deadline."""
+
+
+class AccessRefused(ServerError):
+    """The server refuses the credentials: no token, a wrong one, or one without the right."""
 
 
 class OutputError(CrossEAIError):

@@ -1,7 +1,28 @@
-"""What trainer, exporter and server agree on about the MLflow store that lies between them."""
+"""What trainer, exporter, server and client agree on about the MLflow store that lies between them."""
 
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
 """Where runs and models are kept unless ``MLFLOW_TRACKING_URI`` says otherwise: a file in the working folder."""
 
 ONNX_SHA256_TAG = "onnx_sha256"
 """Tag of a registered version: SHA-256 of its ``model.onnx``."""
+
+CHAMPION = "champion"
+"""Alias of the version that clients shall use, and the parameter by which the server's configuration names it."""
+
+PREVIOUS = "previous"
+"""Alias of the version that was champion before: where a rollback leads."""
+
+CANDIDATE = "candidate"
+"""Alias of the version that servers load beside the champion while its promotion is under way."""
+
+GOLDEN_FILENAME = "golden.npz"
+"""File of a registered version: a few synthetic images and how PyTorch explains them."""
+
+GOLDEN_SHA256_TAG = "golden_sha256"
+"""Tag of a registered version: SHA-256 of its ``golden.npz``."""
+
+PARITY_TAG = "parity"
+"""Tag of a registered version: JSON, each output's ``error`` against PyTorch and the greatest ``accepted`` one."""
+
+DEPLOYMENT_ERROR_TAG = "deployment_error"
+"""Tag of a registered version: why a server could not load it. Absent once one could."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tritonclient.grpc import model_config_pb2
 
 from crosseai.contract import Architecture, BoxParameters, ContractError, ModelSpec
-from crosseai.serve.config import MAX_BATCH_SIZE, ServedVersion, read_config, write_config
+from crosseai.serve.config import MAX_BATCH_SIZE, ServedVersion, read_champion, read_config, write_config
 
 GOLDEN = Path(__file__).with_name("golden_config.pbtxt")
 SPEC = ModelSpec()
@@ -55,6 +55,18 @@ def test_config_is_portable():
 def test_only_listed_versions_are_served():
     config = parse(write_config(SPEC, {n: ServedVersion(SPEC, SHA256) for n in (12, 3)}))
     assert list(config.version_policy.specific.versions) == [3, 12]
+
+
+@pytest.mark.parametrize("champion", [3, 12, None])
+def test_the_champion_is_named(champion):
+    text = write_config(SPEC, {n: ServedVersion(SPEC, SHA256) for n in (3, 12)}, champion)
+    assert read_champion(text) == champion
+    assert sorted(read_config(text)) == [3, 12]
+
+
+def test_a_champion_that_is_not_served_is_refused():
+    with pytest.raises(ContractError, match=r"champion: expected one of the versions \[3\], found 4"):
+        write_config(SPEC, {3: ServedVersion(SPEC, SHA256)}, 4)
 
 
 specs = st.builds(

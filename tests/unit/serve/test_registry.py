@@ -7,7 +7,7 @@ import pytest
 from mlflow import MlflowClient
 
 from crosseai.contract import MODEL_FILENAME, ContractError, InputError, ModelSpec
-from crosseai.serve.registry import fetch
+from crosseai.serve.registry import aliased_versions, fetch, report_deployment
 from crosseai.serve.repository import sha256_of
 from tests.tiny_model import TINY_SPEC, write_tiny_model
 
@@ -104,3 +104,16 @@ def test_a_folder_is_version_1(tmp_path):
 def test_a_folder_without_a_model(tmp_path):
     with pytest.raises(InputError, match=r"or a folder with model\.onnx, found"), fetch(str(tmp_path)):
         pass
+
+
+def test_aliases(client):
+    client.set_registered_model_alias("crosseai", "champion", "1")
+    assert aliased_versions() == {"candidate": 2, "champion": 1}
+
+
+def test_a_deployment_error_is_kept_at_the_version_until_it_is_gone(client):
+    report_deployment(3, None)
+    report_deployment(3, "x" * 10_000)
+    assert client.get_model_version("crosseai", "3").tags["deployment_error"] == "x" * 1000
+    report_deployment(3, None)
+    assert "deployment_error" not in client.get_model_version("crosseai", "3").tags

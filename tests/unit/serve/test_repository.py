@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from crosseai.contract import MODEL_FILENAME, ContractError, InputError, ModelSpec
-from crosseai.serve.repository import models_of, place_version, sha256_of, versions_of
+from crosseai.serve.repository import (
+    champion_of,
+    copy_version,
+    list_versions,
+    models_of,
+    place_version,
+    sha256_of,
+    versions_of,
+)
 from tests.tiny_model import TINY_SPEC, write_tiny_model
 
 
@@ -41,6 +49,18 @@ def test_versions_live_beside_each_other(tmp_path, model, models):
     place_version(models, model, 3)
     place_version(models, write_tiny_model(tmp_path / "newer", seed=1), 10)
     assert sorted(versions_of(models, "crosseai")) == [3, 10]
+
+
+def test_a_copied_version_is_not_served_until_it_is_listed(tmp_path, model, models):
+    place_version(models, model, 3)
+    newer = copy_version(models, write_tiny_model(tmp_path / "newer", seed=1), 4)
+    assert (models / "crosseai" / "4" / MODEL_FILENAME).is_file()
+    listed = versions_of(models, "crosseai")
+    assert sorted(listed) == [3]
+    list_versions(models, newer.spec, {**listed, 4: newer}, champion=3)
+    assert (sorted(versions_of(models, "crosseai")), champion_of(models, "crosseai")) == ([3, 4], 3)
+    place_version(models, write_tiny_model(tmp_path / "newest", seed=2), 5)
+    assert (sorted(versions_of(models, "crosseai")), champion_of(models, "crosseai")) == ([3, 4, 5], 3)
 
 
 def test_placing_again_changes_nothing(model, models):

@@ -18,10 +18,11 @@ import click
 
 from crosseai.contract import RESEARCH_NOTICE, CrossEAIError, InputError, ServerError
 from crosseai.serve.control import load_model, server_status
+from crosseai.serve.deployment import watch
 from crosseai.serve.doctor import diagnose
 from crosseai.serve.embedded import LOOPBACK, EmbeddedTriton
 from crosseai.serve.registry import fetch
-from crosseai.serve.repository import models_of, place_version, versions_of
+from crosseai.serve.repository import champion_of, models_of, place_version, versions_of
 
 EXIT_FAILED = 1
 EXIT_SERVER = 3
@@ -65,16 +66,12 @@ def up(
     When it is ready, one line of JSON on standard output says where: grpc_url, http_url, model, version. Exit status:
     0 after SIGINT or SIGTERM, 3 when the server could not start or has died.
     """
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
-            signal.signal(number, signal.default_int_handler)
-    if tie_to_parent:
-        threading.Thread(target=_stop_with, args=(os.getppid(),), daemon=True).start()
+    _stop_on_signals(tie_to_parent=tie_to_parent)
     with _stopped_by_signals(), _exit_status(), ExitStack() as resources:
         folder = repository or Path(tempfile.mkdtemp(prefix="crosseai-repository-"))
         if repository is None:
             resources.callback(shutil.rmtree, folder, ignore_errors=True)
-        served = _newest_in(folder) if repository and model is None else _place(model, folder)
+        served = _offered_by(folder) if repository and model is None else _place(model, folder)
         server = resources.enter_context(
             EmbeddedTriton(
                 folder, host=host, grpc_port=grpc_port, http_port=http_port, delete_repository=repository is None
@@ -99,9 +96,44 @@ def status(server: str) -> None:
 @click.option("--model", help=_MODEL_HELP + _MODEL_DEFAULT)
 @click.option("--repository", required=True, type=click.Path(path_type=Path), help="Model repository to add it to.")
 @click.option("--server", help="Have the Triton server at this gRPC address, which uses that repository, load it.")
-def deploy(model: str | None, repository: Path, server: str | None) -> None:
-    """Add a version of a model to a Triton model repository."""
-    with _exit_status():
+@click.option("--watch", "watching", is_flag=True, help="Follow the registry's aliases until SIGINT or SIGTERM.")
+@click.option(
+    "--grace",
+    "grace_s",
+    type=click.FloatRange(0),
+    default=60,
+    show_default=True,
+    help="With --watch: seconds without a request after which a version that has lost its alias is unloaded.",
+)
+@click.option(
+    "--interval",
+    "interval_s",
+    type=click.FloatRange(0.1),
+    default=2,
+    show_default=True,
+    help="With --watch: seconds between two looks at the registry.",
+)
+@click.option("--tie-to-parent", is_flag=True, help="Stop when the process that started this one ends.")
+def deploy(
+    model: str | None,
+    repository: Path,
+    server: str | None,
+    watching: bool,
+    grace_s: float,
+    interval_s: float,
+    tie_to_parent: bool,
+) -> None:
+    """Add a version of a model to a Triton model repository.
+
+    With --watch, keep a server at what the registry's aliases say instead: the champion, and beside it the candidate
+    while it is being promoted. The repository is this command's alone then: other versions are deleted from it.
+    """
+    if watching and (server is None or model is not None):
+        raise click.UsageError("--watch needs --server, and takes its models from the registry's aliases")
+    _stop_on_signals(tie_to_parent=tie_to_parent)
+    with _stopped_by_signals(), _exit_status():
+        if watching and server is not None:
+            watch(repository, server, grace_s=grace_s, interval_s=interval_s)
         placed = _place(model, repository)
         if server is not None:
             load_model(server, placed.name, placed.version)
@@ -133,13 +165,22 @@ def _place(model: str | None, repository: Path) -> _Served:
     return _Served(folder.parent.name, fetched.version)
 
 
-def _newest_in(repository: Path) -> _Served:
-    """Find what a repository serves: its only model, in its newest version."""
+def _offered_by(repository: Path) -> _Served:
+    """Find what a repository serves: its only model, in the champion's version, else in the newest."""
     names = models_of(repository)
     versions = versions_of(repository, names[0])
     if len(names) > 1 or not versions:
         raise InputError(f"expected one model with at least one version in {repository}, found {', '.join(names)}")
-    return _Served(names[0], max(versions))
+    return _Served(names[0], champion_of(repository, names[0]) or max(versions))
+
+
+def _stop_on_signals(*, tie_to_parent: bool) -> None:
+    """Make signals raise KeyboardInterrupt, the end of the parent too if that is wanted."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, signal.default_int_handler)
+    if tie_to_parent:
+        threading.Thread(target=_stop_with, args=(os.getppid(),), daemon=True).start()
 
 
 def _stop_with(parent: int) -> None:

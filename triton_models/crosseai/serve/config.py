@@ -2,7 +2,8 @@
 
 All versions of a model share one file, so they share their tensors' names, dtypes and shapes. Each version's whole
 spec and checksum travel as parameters: ``model_spec.<N>`` (JSON) and ``model_sha256.<N>``. That is how a client that
-knows nothing but a server's address learns what the model means.
+knows nothing but a server's address learns what the model means. ``champion`` names the version to ask for when several
+are loaded.
 """
 
 import json
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from crosseai.contract import ContractError, ModelSpec, TensorSpec
+from crosseai.contract import CHAMPION, ContractError, ModelSpec, TensorSpec
 
 CONFIG_FILENAME = "config.pbtxt"
 MAX_BATCH_SIZE = 8
@@ -37,7 +38,7 @@ class ServedVersion:
     sha256: str
 
 
-def write_config(spec: ModelSpec, versions: Mapping[int, ServedVersion]) -> str:
+def write_config(spec: ModelSpec, versions: Mapping[int, ServedVersion], champion: int | None = None) -> str:
     """Text of ``config.pbtxt``, valid for the embedded server and for NVIDIA's container.
 
     It names neither a device nor a thread count, so each server uses what it has: a GPU where there is one.
@@ -48,11 +49,13 @@ def write_config(spec: ModelSpec, versions: Mapping[int, ServedVersion]) -> str:
         The model; its tensors are those of every version.
     versions
         The versions to serve. Without any, the newest one in the folder would be served, but no client can know it.
+    champion
+        The version that clients shall ask for, one of these; None leaves them the newest.
 
     Raises
     ------
     ContractError
-        If a version's name or tensors differ from the model's.
+        If a version's name or tensors differ from the model's, or the champion is not among the versions.
     """
     config = model_config_pb2.ModelConfig(name=spec.name, backend="onnxruntime", max_batch_size=MAX_BATCH_SIZE)
     for tensor in spec.inputs:
@@ -68,6 +71,10 @@ def write_config(spec: ModelSpec, versions: Mapping[int, ServedVersion]) -> str:
         config.version_policy.specific.versions.append(number)
         config.parameters[f"model_spec.{number}"].string_value = _compact(version.spec)
         config.parameters[f"model_sha256.{number}"].string_value = version.sha256
+    if champion is not None:
+        if champion not in versions:
+            raise ContractError(f"champion: expected one of the versions {sorted(versions)}, found {champion}")
+        config.parameters[CHAMPION].string_value = str(champion)
     return _HEADER + text_format.MessageToString(config)
 
 
@@ -79,10 +86,7 @@ def read_config(text: str) -> dict[int, ServedVersion]:
     ContractError
         If the text is not a Triton model configuration, or a version lacks its spec or its checksum.
     """
-    try:
-        config = text_format.Parse(text, model_config_pb2.ModelConfig())
-    except text_format.ParseError as error:
-        raise ContractError(f"expected a Triton model configuration: {error}") from error
+    config = parse_config(text)
     versions = {}
     for number in config.version_policy.specific.versions:
         for key in (f"model_spec.{number}", f"model_sha256.{number}"):
@@ -93,6 +97,34 @@ def read_config(text: str) -> dict[int, ServedVersion]:
             config.parameters[f"model_sha256.{number}"].string_value,
         )
     return versions
+
+
+def read_champion(text: str) -> int | None:
+    """Version that a configuration names as the one to ask for, if any.
+
+    Raises
+    ------
+    ContractError
+        If the text is not a Triton model configuration.
+    """
+    config = parse_config(text)
+    if CHAMPION not in config.parameters:
+        return None
+    return int(config.parameters[CHAMPION].string_value)
+
+
+def parse_config(text: str) -> model_config_pb2.ModelConfig:
+    """Parse ``config.pbtxt``.
+
+    Raises
+    ------
+    ContractError
+        If the text is not a Triton model configuration.
+    """
+    try:
+        return text_format.Parse(text, model_config_pb2.ModelConfig())
+    except text_format.ParseError as error:
+        raise ContractError(f"expected a Triton model configuration: {error}") from error
 
 
 def check_same_tensors(expected: ModelSpec, found: ModelSpec, what: str) -> None:

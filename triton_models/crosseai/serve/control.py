@@ -5,9 +5,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import tritonclient.grpc
+from google.protobuf import json_format, text_format
 from tritonclient.utils import InferenceServerException
 
 from crosseai.contract import InferenceTimeout, ServerError, ServerUnavailable
+from crosseai.serve.config import parse_config
 
 REQUEST_TIMEOUT_S = 10
 LOAD_TIMEOUT_S = 300
@@ -66,6 +68,58 @@ def load_model(server: str, model: str, version: int) -> None:
                 f"{server}: expected version {version} of {model!r} to be ready after loading; it is not. "
                 "Does the server use this repository?"
             )
+
+
+def served_configuration(server: str, model: str) -> str:
+    """``config.pbtxt`` of a model as a server has it loaded.
+
+    Raises
+    ------
+    ServerError
+        If the server does not answer, or has no version of the model loaded.
+    """
+    with _connection(server) as client:
+        return text_format.MessageToString(client.get_model_config(model, client_timeout=REQUEST_TIMEOUT_S).config)
+
+
+def load_configuration(server: str, config: str) -> None:
+    """Have a server load the versions that a configuration lists, instead of those that it has loaded.
+
+    Triton starts the new versions beside the old ones, then switches; requests under way are answered by those that
+    they were sent to. If one version cannot be loaded, everything stays as it was. The files must be in the server's
+    repository; its ``config.pbtxt`` there is neither read nor written.
+
+    Parameters
+    ----------
+    server
+        gRPC address.
+    config
+        Text of a ``config.pbtxt``.
+
+    Raises
+    ------
+    ServerError
+        If the server does not answer, or cannot load them all.
+    """
+    parsed = parse_config(config)
+    with _connection(server) as client:
+        client.load_model(parsed.name, config=json_format.MessageToJson(parsed), client_timeout=LOAD_TIMEOUT_S)
+        for version in parsed.version_policy.specific.versions:
+            if not client.is_model_ready(parsed.name, str(version), client_timeout=REQUEST_TIMEOUT_S):
+                raise ServerError(f"{server}: expected version {version} of {parsed.name!r} to be ready after loading")
+
+
+def last_requests(server: str, model: str) -> dict[int, float]:
+    """When each loaded version of a model got its last request, in seconds since the epoch; 0 for never.
+
+    Raises
+    ------
+    ServerError
+        If the server does not answer.
+    """
+    with _connection(server) as client:
+        statistics = client.get_inference_statistics(model, client_timeout=REQUEST_TIMEOUT_S)
+    return {int(version.version): version.last_inference / 1000 for version in statistics.model_stats}
 
 
 @contextmanager

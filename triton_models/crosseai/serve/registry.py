@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crosseai.contract import DEFAULT_TRACKING_URI, MODEL_FILENAME, ONNX_SHA256_TAG, ContractError, InputError
+from crosseai.contract import (
+    CHAMPION,
+    DEFAULT_TRACKING_URI,
+    DEPLOYMENT_ERROR_TAG,
+    MODEL_FILENAME,
+    ONNX_SHA256_TAG,
+    ContractError,
+    InputError,
+)
 from crosseai.serve.repository import sha256_of
 
 if TYPE_CHECKING:
@@ -17,7 +25,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 REGISTERED_NAME = "crosseai"
-CHAMPION = "champion"
+MAX_TAG_LENGTH = 1000
 
 _REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/@]+))")
 
@@ -68,26 +76,68 @@ def fetch(reference: str | None) -> Iterator[FetchedModel]:
         yield _download(reference, Path(download))
 
 
-def _download(reference: str | None, target: Path) -> FetchedModel:
-    """Download a registered version, complete, and compare it with its checksum."""
+def aliased_versions() -> dict[str, int]:
+    """Versions of the registered model that have an alias, by alias.
+
+    Raises
+    ------
+    InputError
+        If the registry cannot be read.
+    """
+    uri, client = _registry()
+    with _registry_errors(REGISTERED_NAME, uri):
+        return {alias: int(version) for alias, version in client.get_registered_model(REGISTERED_NAME).aliases.items()}
+
+
+def report_deployment(version: int, problem: str | None) -> None:
+    """Note on a version that a server could not load it and why, or that nothing is wrong any more.
+
+    Raises
+    ------
+    InputError
+        If the registry refuses.
+    """
+    uri, client = _registry()
+    with _registry_errors(f"{REGISTERED_NAME}/{version}", uri):
+        if problem is not None:
+            client.set_model_version_tag(REGISTERED_NAME, str(version), DEPLOYMENT_ERROR_TAG, problem[:MAX_TAG_LENGTH])
+        elif DEPLOYMENT_ERROR_TAG in client.get_model_version(REGISTERED_NAME, str(version)).tags:
+            client.delete_model_version_tag(REGISTERED_NAME, str(version), DEPLOYMENT_ERROR_TAG)
+
+
+def _registry() -> tuple[str, "MlflowClient"]:
+    """Address of the registry, and a client to it."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read by the import; nothing leaves this machine
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # its bars only get in the way
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # 7 take minutes when nobody answers
     from mlflow import MlflowClient
-    from mlflow.artifacts import download_artifacts
-    from mlflow.exceptions import MlflowException
 
     uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
     store = Path(uri.removeprefix("sqlite:///"))
     if uri.startswith("sqlite:///") and not store.is_file():  # mlflow would make an empty one
         raise InputError(f"expected an MLflow store at {store.absolute()}, found nothing; set MLFLOW_TRACKING_URI")
-    client = MlflowClient(uri, registry_uri=uri)
+    return uri, MlflowClient(uri, registry_uri=uri)
+
+
+@contextmanager
+def _registry_errors(what: str, uri: str) -> Iterator[None]:
+    from mlflow.exceptions import MlflowException
+
     try:
+        yield
+    except (MlflowException, OSError) as error:
+        raise InputError(f"{what}: cannot be had from the registry {uri}: {error}") from error
+
+
+def _download(reference: str | None, target: Path) -> FetchedModel:
+    """Download a registered version, complete, and compare it with its checksum."""
+    uri, client = _registry()
+    from mlflow.artifacts import download_artifacts
+
+    with _registry_errors(reference or REGISTERED_NAME, uri):
         found = _default(client) if reference is None else _named(client, reference)
         source = f"models:/{found.name}/{found.version}"
         folder = Path(download_artifacts(source, dst_path=str(target), tracking_uri=uri, registry_uri=uri))
-    except (MlflowException, OSError) as error:
-        raise InputError(f"{reference or REGISTERED_NAME}: cannot be had from the registry {uri}: {error}") from error
     expected = found.tags.get(ONNX_SHA256_TAG)
     if expected is not None and sha256_of(folder / MODEL_FILENAME) != expected:
         raise ContractError(

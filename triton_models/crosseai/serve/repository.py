@@ -12,7 +12,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from crosseai.contract import MODEL_FILENAME, ContractError, InputError, ModelSpec
-from crosseai.serve.config import CONFIG_FILENAME, ServedVersion, check_same_tensors, read_config, write_config
+from crosseai.serve.config import (
+    CONFIG_FILENAME,
+    ServedVersion,
+    check_same_tensors,
+    read_champion,
+    read_config,
+    write_config,
+)
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -43,24 +50,57 @@ def place_version(repository: Path, source: Path, version: int) -> Path:
     InputError
         If the name or the version is not one that Triton takes, a file is missing, or something is a link.
     """
+    placed = copy_version(repository, source, version)
+    name = placed.spec.name
+    versions = {**versions_of(repository, name), version: placed}
+    list_versions(repository, placed.spec, versions, champion_of(repository, name))
+    return model_folder(repository, name) / str(version)
+
+
+def copy_version(repository: Path, source: Path, version: int) -> ServedVersion:
+    """Copy a model into a repository, as :func:`place_version`, but leave ``config.pbtxt`` as it is.
+
+    Raises
+    ------
+    ContractError, InputError
+        As :func:`place_version`.
+    """
     spec = ModelSpec.load(_plain(source, Path.is_dir))
     model = _plain(source / MODEL_FILENAME, Path.is_file)
     if version < 1:
         raise InputError(f"expected a version from 1 up, found {version}")
     folder = model_folder(repository, spec.name)
     folder.mkdir(parents=True, exist_ok=True)
-    versions = dict(versions_of(repository, spec.name))
-    for other in versions.values():
+    listed = versions_of(repository, spec.name)
+    for other in listed.values():
         check_same_tensors(other.spec, spec, f"version {version} ({source})")
     placed = ServedVersion(spec, sha256_of(model))
-    if versions.setdefault(version, placed) != placed:
+    if listed.get(version, placed) != placed:
         raise ContractError(
             f"version {version} of {spec.name!r} is in {repository} already, as another model than {source}: expected "
-            f"SHA-256 {versions[version].sha256}, found {placed.sha256} (or another spec); a version never changes"
+            f"SHA-256 {listed[version].sha256}, found {placed.sha256} (or another spec); a version never changes"
         )
-    _copy_version(model, placed, folder / str(version))
-    _replace(folder / CONFIG_FILENAME, write_config(spec, versions))
-    return folder / str(version)
+    _copy(model, placed, folder / str(version))
+    return placed
+
+
+def list_versions(
+    repository: Path, spec: ModelSpec, versions: Mapping[int, ServedVersion], champion: int | None
+) -> None:
+    """Write ``config.pbtxt``, in one step: what the server loads when it starts.
+
+    Raises
+    ------
+    ContractError
+        As :func:`crosseai.serve.config.write_config`.
+    """
+    _replace(model_folder(repository, spec.name) / CONFIG_FILENAME, write_config(spec, versions, champion))
+
+
+def champion_of(repository: Path, name: str) -> int | None:
+    """Version of a model that a repository names as the one to ask for, if any."""
+    config = model_folder(repository, name) / CONFIG_FILENAME
+    return read_champion(config.read_text(encoding="utf-8")) if config.is_file() else None
 
 
 def versions_of(repository: Path, name: str) -> Mapping[int, ServedVersion]:
@@ -118,7 +158,7 @@ def sha256_of(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _copy_version(model: Path, version: ServedVersion, target: Path) -> None:
+def _copy(model: Path, version: ServedVersion, target: Path) -> None:
     """Make a version's folder in one step; one that is there but broken, as after a crash, is replaced."""
     if (target / MODEL_FILENAME).is_file() and sha256_of(target / MODEL_FILENAME) == version.sha256:
         return

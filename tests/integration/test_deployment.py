@@ -1,0 +1,223 @@
+"""A real server that follows the aliases of a real registry."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import tritonclient.grpc as grpc
+from mlflow import MlflowClient
+
+from crosseai.contract import CANDIDATE, CHAMPION, DEPLOYMENT_ERROR_TAG, MODEL_FILENAME, PREVIOUS, ServerUnavailable
+from crosseai.serve.control import server_status
+from crosseai.serve.deployment import LOCK, Deployment
+from crosseai.serve.embedded import EmbeddedTriton
+from crosseai.serve.repository import champion_of, place_version, versions_of
+from tests.registered import make_registry, register_tiny_model
+from tests.tiny_model import TINY_SPEC
+
+COMMAND = Path(sys.executable).with_name("crosseai-serve")
+DEADLINE_S = 60
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("mlflow")
+    make_registry(folder, seeds=(1, 2, 3))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        yield folder
+
+
+@pytest.fixture
+def client(store: Path) -> Iterator[MlflowClient]:
+    """The registry: version 1 is the champion, before and after a test."""
+    client = MlflowClient(f"sqlite:///{store}/mlflow.db")
+    client.set_registered_model_alias("crosseai", CHAMPION, "1")
+    yield client
+    for alias in client.get_registered_model("crosseai").aliases:
+        client.delete_registered_model_alias("crosseai", alias)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Path:
+    repository = tmp_path_factory.mktemp("models")
+    place_version(repository, store / "artifacts" / "seed-1", 1)
+    return repository
+
+
+@pytest.fixture(scope="module")
+def server(models: Path) -> Iterator[str]:
+    with EmbeddedTriton(models) as server:
+        yield server.grpc_url
+
+
+@pytest.fixture
+def deployment(models: Path, server: str, client: MlflowClient) -> Deployment:
+    deployment = Deployment(models, server, grace_s=0)
+    assert state(deployment) == ([1], 1)
+    return deployment
+
+
+def state(deployment: Deployment) -> tuple[list[int], int | None]:
+    """Loaded versions and champion after one round."""
+    loaded = deployment.converge()
+    return sorted(loaded.versions), loaded.champion
+
+
+def on_disk(models: Path) -> tuple[list[int], int | None]:
+    return sorted(versions_of(models, "crosseai")), champion_of(models, "crosseai")
+
+
+def ask(server: str, version: int) -> int:
+    """Version that answers."""
+    image = grpc.InferInput("image", (1, 1, 32, 32), "UINT8")
+    image.set_data_from_numpy(np.zeros((1, 1, 32, 32), np.uint8))
+    targets = grpc.InferInput("targets", (1, 1), "INT64")
+    targets.set_data_from_numpy(np.zeros((1, 1), np.int64))
+    with grpc.InferenceServerClient(server) as connection:
+        answer = connection.infer("crosseai", [image, targets], model_version=str(version))
+    return int(answer.get_response().model_version)
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s"
+        time.sleep(0.05)
+
+
+def test_a_promotion_and_a_rollback_by_aliases_alone(deployment, client, models, server):
+    client.set_registered_model_alias("crosseai", CANDIDATE, "2")
+    assert state(deployment) == on_disk(models) == ([1, 2], 1)
+    assert ask(server, 2) == 2
+    client.set_registered_model_alias("crosseai", PREVIOUS, "1")
+    client.set_registered_model_alias("crosseai", CHAMPION, "2")
+    client.delete_registered_model_alias("crosseai", CANDIDATE)
+    assert state(deployment) == on_disk(models) == ([2], 2)
+    assert (models / "crosseai" / "1").is_dir(), "the way back"
+    client.set_registered_model_alias("crosseai", CHAMPION, "1")
+    assert state(deployment) == on_disk(models) == ([1], 1)
+    assert not (models / "crosseai" / "2").exists()
+
+
+def test_a_server_without_the_champion_gets_it_beside_what_it_has(deployment, client, server):
+    client.set_registered_model_alias("crosseai", CHAMPION, "3")
+    patient = Deployment(deployment._repository, server, grace_s=DEADLINE_S)
+    assert state(patient) == ([1, 3], 3)
+
+
+def test_a_version_in_use_stays_until_its_clients_have_left(client, models, server, deployment):
+    client.set_registered_model_alias("crosseai", CANDIDATE, "2")
+    assert state(deployment) == ([1, 2], 1)
+    deployment = Deployment(models, server, grace_s=1)
+    client.delete_registered_model_alias("crosseai", CANDIDATE)
+    end = time.monotonic() + 2.5
+    while time.monotonic() < end:
+        assert ask(server, 2) == 2
+        assert state(deployment) == ([1, 2], 1)
+    eventually(lambda: state(deployment) == ([1], 1))
+
+
+def test_without_a_champion_nothing_is_unloaded(deployment, client):
+    client.delete_registered_model_alias("crosseai", CHAMPION)
+    assert state(deployment) == ([1], 1)
+
+
+@pytest.mark.parametrize("alias", [CANDIDATE, CHAMPION])
+def test_a_tampered_version_changes_nothing_and_is_reported(deployment, client, models, alias):
+    client.set_model_version_tag("crosseai", "2", "onnx_sha256", "0" * 64)
+    client.set_registered_model_alias("crosseai", alias, "2")
+    assert state(deployment) == on_disk(models) == ([1], 1)
+    assert "expected model.onnx with the SHA-256 0000" in error_of(client, 2)
+    good = MlflowClient().get_model_version("crosseai", "2").source
+    sha256 = subprocess.run(["sha256sum", f"{good.removeprefix('file://')}/model.onnx"], capture_output=True, text=True)
+    client.set_model_version_tag("crosseai", "2", "onnx_sha256", sha256.stdout.split()[0])
+    assert state(deployment) == ([1], 1), "not tried again at once"
+    fresh = Deployment(models, deployment._server, grace_s=0)
+    assert 2 in fresh.converge().versions
+    assert error_of(client, 2) == ""
+
+
+def test_a_version_that_does_not_load_changes_nothing(deployment, client, models, store):
+    source = store / "artifacts" / "broken"
+    version = register_tiny_model(client, source, seed=5)
+    client.delete_model_version_tag("crosseai", str(version), "onnx_sha256")
+    (source / MODEL_FILENAME).write_bytes(b"no model")
+    client.set_registered_model_alias("crosseai", CANDIDATE, str(version))
+    assert state(deployment) == on_disk(models) == ([1], 1)
+    assert "load failed for model 'crosseai'" in error_of(client, version)
+    client.set_registered_model_alias("crosseai", CHAMPION, "3")
+    assert state(deployment) == ([3], 3), "the others go on"
+
+
+def test_a_version_with_other_tensors_is_refused(deployment, client, store):
+    version = register_tiny_model(client, store / "artifacts" / "larger", replace(TINY_SPEC, input_size=64))
+    client.set_registered_model_alias("crosseai", CANDIDATE, str(version))
+    assert state(deployment) == ([1], 1)
+    assert "cannot be served beside the others" in error_of(client, version)
+
+
+def error_of(client: MlflowClient, version: int) -> str:
+    return client.get_model_version("crosseai", str(version)).tags.get(DEPLOYMENT_ERROR_TAG, "")
+
+
+def test_a_server_that_is_away(client, models, unused_port):
+    with pytest.raises(ServerUnavailable):
+        Deployment(models, f"127.0.0.1:{unused_port}", grace_s=0).converge()
+
+
+@pytest.fixture
+def watch() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start ``crosseai-serve deploy --watch``, which ends in order."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: object) -> subprocess.Popen[str]:
+        command = [str(COMMAND), "deploy", "--watch", "--interval", "0.2", *map(str, arguments)]
+        started.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.communicate(timeout=DEADLINE_S)
+
+
+def test_a_killed_server_comes_back_with_what_was_promoted(client, store, tmp_path, watch):
+    """And the agent, which is running all the time, goes on with it."""
+    models = tmp_path / "models"
+    place_version(models, store / "artifacts" / "seed-1", 1)
+    with EmbeddedTriton(models) as first:
+        address = first.grpc_url
+        agent = watch("--repository", models, "--server", address, "--grace", 0)
+        client.set_registered_model_alias("crosseai", CANDIDATE, "3")
+        client.set_registered_model_alias("crosseai", CHAMPION, "2")
+        eventually(lambda: on_disk(models) == ([2, 3], 2))
+        (triton,) = psutil.Process(first.pid).children()
+        os.kill(triton.pid, signal.SIGKILL)
+        with pytest.raises(ServerUnavailable):
+            first.wait(DEADLINE_S)
+    with EmbeddedTriton(models, grpc_port=int(address.rpartition(":")[2])) as again:
+        assert {(v.version, v.state) for v in server_status(again.grpc_url)} == {("2", "READY"), ("3", "READY")}
+        client.delete_registered_model_alias("crosseai", CANDIDATE)
+        eventually(lambda: on_disk(models) == ([2], 2))
+    agent.terminate()
+    _, stderr = agent.communicate(timeout=DEADLINE_S)
+    assert (agent.returncode, "Traceback" in stderr) == (0, False)
+    assert "serves [2, 3], champion 2" in stderr
+
+
+def test_one_agent_for_a_repository(client, models, server, watch):
+    watch("--repository", models, "--server", server)
+    eventually((models / LOCK).exists)
+    second = watch("--repository", models, "--server", server)
+    _, stderr = second.communicate(timeout=DEADLINE_S)
+    assert second.returncode == 1
+    assert "expected no other `crosseai-serve deploy --watch` on it, found one" in stderr

@@ -1,0 +1,55 @@
+"""An MLflow registry with tiny models, as training and export would have filled it."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from mlflow import MlflowClient
+
+from crosseai.contract import (
+    GOLDEN_FILENAME,
+    GOLDEN_SHA256_TAG,
+    MODEL_FILENAME,
+    ONNX_SHA256_TAG,
+    PARITY_TAG,
+    ModelSpec,
+)
+from crosseai.serve.repository import sha256_of
+from tests.tiny_model import TINY_SPEC, write_tiny_model
+
+
+def make_registry(folder: Path, seeds: Iterable[int]) -> MlflowClient:
+    """Make a store with one version of ``crosseai`` for each seed; version N has the N-th seed's weights."""
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    client.create_registered_model("crosseai")
+    for seed in seeds:
+        register_tiny_model(client, folder / "artifacts" / f"seed-{seed}", seed=seed)
+    return client
+
+
+def register_tiny_model(client: MlflowClient, source: Path, spec: ModelSpec = TINY_SPEC, *, seed: int = 0) -> int:
+    """Add a version: graph, spec, golden file, and the tags that ``crosseai-export`` gives it."""
+    write_tiny_model(source, spec, seed=seed)
+    rng = np.random.default_rng(99)
+    feed = {
+        "image": rng.integers(0, 256, (3, 1, spec.input_size, spec.input_size), dtype=np.uint8),
+        "targets": np.array([[0, -1], [1, -1], [2, 3]]),
+    }
+    names = [tensor.name for tensor in spec.outputs]
+    outputs = ort.InferenceSession(source / MODEL_FILENAME).run(names, feed)
+    np.savez_compressed(
+        source / GOLDEN_FILENAME,
+        images=feed["image"],
+        targets=feed["targets"],
+        facts=np.array(json.dumps({"eager_errors": dict.fromkeys(names, 0.0), "source": ""})),
+        **dict(zip(names, outputs, strict=True)),
+    )
+    accepted = {"explained": 0.0, "gradient_maps": 0.5}
+    tags = {
+        ONNX_SHA256_TAG: sha256_of(source / MODEL_FILENAME),
+        GOLDEN_SHA256_TAG: sha256_of(source / GOLDEN_FILENAME),
+        PARITY_TAG: json.dumps({name: {"error": 0.0, "accepted": accepted.get(name, 1e-4)} for name in names}),
+    }
+    return int(client.create_model_version(spec.name, source.as_uri(), tags=tags).version)
