@@ -20,9 +20,9 @@ from crosseai.contract import NIH_BOX_SIDE_PX, SPEC_FILENAME, ModelSpec, class_i
 from crosseai.export.reference import EagerReference
 from crosseai.imaging import preprocess, read_radiograph
 from crosseai.training import load_checkpoint
+from crosseai.training.config import FitConfig
 from crosseai.training.dataset import read_labelled_radiographs
 from crosseai.training.fit import fit
-from crosseai.training.loop import FitConfig
 from crosseai.training.phantoms import write_phantoms
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,7 +49,7 @@ def phantom_explanations(part: str) -> Explanations:
         if not (checkpoint / SPEC_FILENAME).is_file():
             _draw(training, count=1000, seed=1)
             os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{CACHE}/mlflow.db")
-            fit(training, FitConfig(), output=checkpoint.parent)
+            fit(training, FitConfig.load("phantoms"), output=checkpoint.parent)
         folder = CACHE / f"phantoms-{part}"
         _draw(folder, count=300, seed={"validation": 101, "test": 102}[part])
         _explain(*load_checkpoint(checkpoint), folder, file)
