@@ -1,4 +1,4 @@
-"""Keep pydicom's warnings out of the way while a file is decoded."""
+"""Keep warnings of pydicom and highdicom, which quote header values, out of the way and out of logs."""
 
 import logging
 import threading
@@ -6,8 +6,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_PYDICOM = r"pydicom|crosseai\.imaging"
-"""Modules that pydicom's warnings are attributed to."""
+_PYDICOM = r"pydicom|highdicom|crosseai\.(imaging|client\.formats)"
+"""Modules that the warnings of pydicom and highdicom are attributed to."""
 
 _lock = threading.Lock()
 _users = 0
@@ -16,7 +16,7 @@ _caught: "warnings.catch_warnings[None]"
 
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
-    """Ignore what pydicom warns and logs, for as long as any thread is inside.
+    """Ignore what pydicom and highdicom warn and log, for as long as any thread is inside.
 
     pydicom comments on every departure from the standard, quoting header values; whatever matters raises an error
     anyhow. Filters of warnings and loggers belong to the process: if each thread set and restored its own, threads that

@@ -1,0 +1,89 @@
+"""What every DICOM object of ours takes from the radiograph that it speaks of: patient, study, identity."""
+
+import hashlib
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import pydicom
+from pydicom import config
+from pydicom.dataset import Dataset
+from pydicom.valuerep import validate_value
+
+from crosseai.contract import ImageResult, UnsupportedImageError
+
+MANUFACTURER = "CrossEAI"
+SOFTWARE = f"crosseai {version('crosseai')}"
+
+_REQUIRED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Rows", "Columns")
+# Type 2 attributes of the Patient and General Study modules (PS3.3 C.7.1.1, C.7.2.1): present, and empty where unknown.
+_MAY_BE_EMPTY = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+)
+
+_CHECKED = ("AS", "CS", "DA", "DT", "LO", "PN", "SH", "TM", "UI")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Which model found it: name, version in the registry, and SHA-256 of its graph."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+def read_context(path: Path) -> Dataset:
+    """Header of a radiograph, without its pixels, as a start for other objects of its study.
+
+    Attributes of type 2 that it lacks are there and empty; values that their VR does not allow (pseudonymised files
+    have hashes for dates) are emptied, because they must not be passed on.
+
+    Raises
+    ------
+    UnsupportedImageError
+        If it lacks what names the image or its study.
+    """
+    context = pydicom.dcmread(path, stop_before_pixels=True)
+    for element in context:
+        if element.VR in _CHECKED and not _is_valid(element.VR, element.value):
+            element.value = None
+    missing = [keyword for keyword in _REQUIRED if not context.get(keyword)]
+    if missing:
+        raise UnsupportedImageError(f"DICOM: an object that refers to the image needs {', '.join(missing)}: found none")
+    for keyword in _MAY_BE_EMPTY:
+        if keyword not in context:
+            setattr(context, keyword, None)
+    return context
+
+
+def _is_valid(vr: str, value: object) -> bool:
+    try:
+        validate_value(vr, str(value), config.RAISE)
+    except ValueError:
+        return False
+    return True
+
+
+def series_uid(context: Dataset, model: ModelIdentity, kind: str) -> str:
+    """Series of the objects of one kind that a model makes for a study: always the same."""
+    return _uid(context.StudyInstanceUID, model, kind)
+
+
+def instance_uid(context: Dataset, model: ModelIdentity, kind: str, result: ImageResult) -> str:
+    """Name of the object made of a result: another one only if the image, the model or the findings differ."""
+    return _uid(context.SOPInstanceUID, model, kind, repr(result.findings), repr(result.positive))
+
+
+def _uid(*facts: object) -> str:
+    # The 2.25 root needs no registration (PS3.5 B.2).
+    digest = hashlib.sha256("\0".join(map(repr, facts)).encode()).digest()
+    return f"2.25.{int.from_bytes(digest[:16], 'big')}"
