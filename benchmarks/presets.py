@@ -40,7 +40,7 @@ def grid(ts: Sequence[float]) -> Iterator[BoxParameters]:
     """Every combination; the gradient's shape matters only where it has a share."""
     for t, threshold, area_power in product(ts, THRESHOLD_SHARES, AREA_POWERS):
         for power, sigma in SHAPES if t < 1 else [(1.0, 0.0)]:
-            yield BoxParameters("", t, threshold, 8, 1, power, sigma, area_power)
+            yield BoxParameters("", t, threshold, gradient_power=power, gradient_sigma=sigma, area_power=area_power)
 
 
 def iou(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> Scores:
@@ -104,9 +104,7 @@ def table(rows: dict[str, Predict], maps: Explanations) -> Iterator[str]:
 
 def described(parameters: BoxParameters) -> str:
     """Keywords that differ from the paper's."""
-    paper = BoxParameters().keywords()
-    changed = {key: value for key, value in parameters.keywords().items() if value != paper[key]}
-    return ", ".join(f"{key} {value:g}" for key, value in changed.items()) or "the paper's"
+    return ", ".join(f"{key} {value}" for key, value in parameters.departures().items()) or "the paper's"
 
 
 @click.command()

@@ -74,10 +74,27 @@ void require_share(double value, const char* name) {
         throw InvalidMap(std::string(name) + ": expected a share in 0..1, found " + std::to_string(value));
 }
 
-void require_gradient_shape(const GradientShape& shape) {
+void require_gradient_shape(const GradientShape& shape, bool pixels_have_sign) {
+    if (shape.positive && !pixels_have_sign)
+        throw InvalidMap("gradient_positive: expected float32 gradient maps, found uint8, which has no sign");
+    if (!(shape.percentile > 0.0 && shape.percentile <= 100.0))
+        throw InvalidMap("gradient_percentile: expected above 0 and at most 100, found " +
+                         std::to_string(shape.percentile));
     if (!(shape.power > 0.0 && std::isfinite(shape.power)))
         throw InvalidMap("gradient_power: expected a positive number, found " + std::to_string(shape.power));
     require_share(shape.sigma, "gradient_sigma");
+}
+
+void require_candidate_rule(const CandidateRule& rule) {
+    require_at_least(rule.max_candidates, 1, "max_candidates");
+    require_at_least(rule.min_area, 1, "min_area");
+    require_share(rule.min_area_share, "min_area_share");
+}
+
+void require_selection_rule(const SelectionRule& rule) {
+    require_share(rule.area_power, "area_power");
+    require_share(rule.score_ratio, "score_ratio");
+    require_at_least(rule.max_boxes, 1, "max_boxes");
 }
 
 void require_at_least(std::int64_t value, std::int64_t least, const char* name) {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <type_traits>
+#include <limits>
 
 #include "multiversion.hpp"
 
@@ -58,24 +58,51 @@ void transpose(const float* source, size_t height, size_t width, float* target) 
                     target[x * height + y] = source[y * width + x];
 }
 
-/// Writes the map scaled to 0..1 and raised to a power; zeros if it is constant.
-template <class Pixel>
-void shape_values(ImageView<Pixel> map, double power, float* shaped) {
-    const auto [least, greatest] = std::minmax_element(map.data, map.data + map.size());
-    const auto low = static_cast<double>(*least);
-    const double spread = static_cast<double>(*greatest) - low;
-    const double scale = spread > 0.0 ? 1.0 / spread : 0.0;
-    const auto shape = [=](double value) { return static_cast<float>(std::pow((value - low) * scale, power)); };
-    if constexpr (std::is_same_v<Pixel, float>) {
-        std::transform(map.data, map.data + map.size(), shaped, shape);
-    } else {
-        std::array<float, 256> table{};  // of every possible pixel
-        for (int value = *least; value <= *greatest; ++value) table[static_cast<size_t>(value)] = shape(value);
-        std::transform(map.data, map.data + map.size(), shaped, [&](Pixel value) { return table[value]; });
-    }
+/// How many pixels, in ascending order, the percentile comes to; at least 1.
+size_t percentile_rank(double percentile, size_t size) {
+    return std::max<size_t>(1, static_cast<size_t>(std::ceil(percentile * static_cast<double>(size) / 100.0)));
 }
 
+/// Scales low..high to 0..1 and raises to a power; a constant map becomes zeros.
+class Shaper {
+ public:
+    Shaper(double low, double high, double power)
+        : low_(low), high_(high), scale_(high > low ? 1.0 / (high - low) : 0.0), power_(power) {}
+
+    float operator()(double value) const {
+        return static_cast<float>(std::pow((std::clamp(value, low_, high_) - low_) * scale_, power_));
+    }
+
+ private:
+    double low_, high_, scale_, power_;
+};
+
 }  // namespace
+
+void GradientFilter::shape_values(ImageView<std::uint8_t> map, const GradientShape& shape) {
+    std::array<size_t, 256> counts{};
+    for (size_t i = 0; i < map.size(); ++i) ++counts[map.data[i]];
+    size_t low = 0;
+    while (counts[low] == 0) ++low;
+    size_t high = 0;
+    const size_t rank = percentile_rank(shape.percentile, map.size());
+    for (size_t seen = counts[0]; seen < rank; seen += counts[high]) ++high;
+    const Shaper shaped(static_cast<double>(low), static_cast<double>(high), shape.power);
+    std::array<float, 256> table;
+    for (size_t value = 0; value < table.size(); ++value) table[value] = shaped(static_cast<double>(value));
+    std::transform(map.data, map.data + map.size(), map_.begin(), [&](std::uint8_t value) { return table[value]; });
+}
+
+void GradientFilter::shape_values(ImageView<float> map, const GradientShape& shape) {
+    const float least = shape.positive ? 0.0F : std::numeric_limits<float>::lowest();
+    std::transform(map.data, map.data + map.size(), map_.begin(), [=](float value) { return std::max(value, least); });
+    spare_ = map_;
+    const size_t rank = percentile_rank(shape.percentile, map.size());
+    const auto limit = spare_.begin() + static_cast<std::ptrdiff_t>(rank - 1);
+    std::nth_element(spare_.begin(), limit, spare_.end());
+    const Shaper shaped(*std::min_element(map_.begin(), map_.end()), *limit, shape.power);
+    std::transform(map_.begin(), map_.end(), map_.begin(), shaped);
+}
 
 void GradientFilter::smooth(size_t height, size_t width, double sigma_px) {
     spare_.resize(map_.size());
@@ -97,7 +124,7 @@ MapView GradientFilter::operator()(ImageView<Pixel> gradient_map, const Gradient
     const std::size_t height = gradient_map.height;
     const std::size_t width = gradient_map.width;
     map_.resize(gradient_map.size());
-    shape_values(gradient_map, shape.power, map_.data());
+    shape_values(gradient_map, shape);
     if (shape.sigma > 0.0) smooth(height, width, shape.sigma * static_cast<double>(std::min(height, width)));
     return {map_.data(), height, width};
 }

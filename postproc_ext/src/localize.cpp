@@ -9,9 +9,8 @@
 #include <vector>
 
 #include "crosseai/postproc/checks.hpp"
+#include "crosseai/postproc/closing.hpp"
 #include "crosseai/postproc/fusion.hpp"
-#include "crosseai/postproc/rectangles.hpp"
-#include "crosseai/postproc/selection.hpp"
 
 namespace crosseai::postproc {
 namespace {
@@ -19,21 +18,22 @@ namespace {
 /// The algorithm with its workspace, so that only the first map of a size allocates memory.
 class Localizer {
  public:
-    template <class Pixel>
-    Selection operator()(MapView heatmap, ImageView<Pixel> gradient_map, const Parameters& parameters, Box& box) {
+    /// Calls `use` with each box and its score, the best first.
+    template <class Pixel, class Use>
+    void operator()(MapView heatmap, ImageView<Pixel> gradient_map, const Parameters& parameters, const Use& use) {
+        const auto [data, height, width] = gradient_map;
         fused_.resize(gradient_map.size());
         mask_.resize(gradient_map.size());
-        const MapView fused{fused_.data(), gradient_map.height, gradient_map.width};
-        const MaskView mask{mask_.data(), gradient_map.height, gradient_map.width};
+        const MapView fused{fused_.data(), height, width};
+        const MaskView mask{mask_.data(), height, width};
         fuse_(heatmap, gradient_map, parameters.t, parameters.gradient, fused_.data());
         binarize(fused, parameters.threshold, mask_.data());
-        maximal_rectangles(mask, static_cast<std::size_t>(parameters.max_candidates), parameters.min_area, search_,
-                           candidates_);
+        close_(mask_.data(), height, width, parameters.closing);
+        find_(mask, parameters.candidates, candidates_);
         expand_.start(mask);
         for (Box& candidate : candidates_) candidate = expand_(candidate);
-        const Selection best = select(fused, mask, candidates_, parameters.area_power);
-        box = best.index < 0 ? Box{} : candidates_[static_cast<std::size_t>(best.index)];
-        return best;
+        for (const auto& [index, score] : select_(fused, mask, candidates_, parameters.selection))
+            if (score > 0.0F) use(ScoredBox{candidates_[index], score});  // a closed gap may hold nothing
     }
 
  private:
@@ -41,8 +41,10 @@ class Localizer {
     std::vector<std::uint8_t> mask_;
     std::vector<Box> candidates_;
     Fusion fuse_;
-    RectangleSearch search_;
+    Closing close_;
+    CandidateSearch find_;
     Expansion expand_;
+    Selector select_;
 };
 
 /// Calls `work` on `threads` threads, this one included, and rethrows the first failure.
@@ -71,12 +73,13 @@ void run_on_threads(std::size_t threads, const Work& work) {
 
 template <class Pixel>
 void check(Batch<float> heatmaps, Batch<Pixel> gradient_maps, const Parameters& parameters, std::int64_t threads) {
+    constexpr bool is_float = std::is_same_v<Pixel, float>;
     require_share(parameters.t, "t");
     require_share(parameters.threshold, "threshold");
-    require_gradient_shape(parameters.gradient);
-    require_share(parameters.area_power, "area_power");
-    require_at_least(parameters.max_candidates, 1, "max_candidates");
-    require_at_least(parameters.min_area, 1, "min_area");
+    require_gradient_shape(parameters.gradient, is_float);
+    require_share(parameters.closing, "closing");
+    require_candidate_rule(parameters.candidates);
+    require_selection_rule(parameters.selection);
     require_at_least(threads, 0, "threads");
     if (heatmaps.count != gradient_maps.count)
         throw InvalidMap("gradient_maps: expected one for each of " + std::to_string(heatmaps.count) +
@@ -85,33 +88,49 @@ void check(Batch<float> heatmaps, Batch<Pixel> gradient_maps, const Parameters& 
     require_map_size(gradient_maps.height, gradient_maps.width, "gradient_maps");
     for (std::size_t i = 0; i < heatmaps.count; ++i) {
         require_finite(heatmaps[i], "heatmaps");
-        if constexpr (std::is_same_v<Pixel, float>) require_finite(gradient_maps[i], "gradient_maps");
+        if constexpr (is_float) require_finite(gradient_maps[i], "gradient_maps");
     }
 }
 
-template <class Pixel>
-void localize_batch(Batch<float> heatmaps, Batch<Pixel> gradient_maps, const Parameters& parameters,
-                    std::int64_t threads, Box* boxes, float* scores) {
-    check(heatmaps, gradient_maps, parameters, threads);
+/// Calls `use` with the number of a map and each of its boxes, on any thread.
+template <class Pixel, class Use>
+void localize_each(Batch<float> heatmaps, Batch<Pixel> gradient_maps, const Parameters& parameters,
+                   std::int64_t threads, const Use& use) {
     const auto wanted = threads > 0 ? static_cast<std::size_t>(threads) : std::thread::hardware_concurrency();
     std::atomic<std::size_t> next{0};
     run_on_threads(std::min(std::max<std::size_t>(wanted, 1), heatmaps.count), [&] {
-        thread_local Localizer localizer;  // the calling thread finds it again at its next call
+        thread_local Localizer localize_map;  // the calling thread finds it again at its next call
         for (std::size_t i = next++; i < heatmaps.count; i = next++)
-            scores[i] = localizer(heatmaps[i], gradient_maps[i], parameters, boxes[i]).score;
+            localize_map(heatmaps[i], gradient_maps[i], parameters, [&](const ScoredBox& box) { use(i, box); });
     });
 }
 
 }  // namespace
 
-void localize(Batch<float> heatmaps, Batch<std::uint8_t> gradient_maps, const Parameters& parameters,
-              std::int64_t threads, Box* boxes, float* scores) {
-    localize_batch(heatmaps, gradient_maps, parameters, threads, boxes, scores);
+template <class Pixel>
+void localize(Batch<float> heatmaps, Batch<Pixel> gradient_maps, Parameters parameters, std::int64_t threads,
+              ScoredBox* boxes) {
+    check(heatmaps, gradient_maps, parameters, threads);
+    parameters.selection.max_boxes = 1;
+    std::fill_n(boxes, heatmaps.count, ScoredBox{});
+    localize_each(heatmaps, gradient_maps, parameters, threads,
+                  [=](std::size_t i, const ScoredBox& box) { boxes[i] = box; });
 }
 
-void localize(Batch<float> heatmaps, Batch<float> gradient_maps, const Parameters& parameters, std::int64_t threads,
-              Box* boxes, float* scores) {
-    localize_batch(heatmaps, gradient_maps, parameters, threads, boxes, scores);
+template <class Pixel>
+std::vector<std::vector<ScoredBox>> localize_many(Batch<float> heatmaps, Batch<Pixel> gradient_maps,
+                                                  const Parameters& parameters, std::int64_t threads) {
+    check(heatmaps, gradient_maps, parameters, threads);
+    std::vector<std::vector<ScoredBox>> boxes(heatmaps.count);
+    localize_each(heatmaps, gradient_maps, parameters, threads,
+                  [&](std::size_t i, const ScoredBox& box) { boxes[i].push_back(box); });
+    return boxes;
 }
+
+template void localize(Batch<float>, Batch<std::uint8_t>, Parameters, std::int64_t, ScoredBox*);
+template void localize(Batch<float>, Batch<float>, Parameters, std::int64_t, ScoredBox*);
+template std::vector<std::vector<ScoredBox>> localize_many(Batch<float>, Batch<std::uint8_t>, const Parameters&,
+                                                           std::int64_t);
+template std::vector<std::vector<ScoredBox>> localize_many(Batch<float>, Batch<float>, const Parameters&, std::int64_t);
 
 }  // namespace crosseai::postproc

@@ -79,20 +79,30 @@ float mean_intensity(MapView fused, MaskView mask, const Box& box) {
     return static_cast<float>(sum / static_cast<double>(box.area()));
 }
 
-Selection select(MapView fused, MaskView mask, const std::vector<Box>& boxes, double area_power) {
-    Selection best;
-    double best_criterion = 0.0;
+const std::vector<Selection>& Selector::operator()(MapView fused, MaskView mask, const std::vector<Box>& boxes,
+                                                   const SelectionRule& rule) {
+    candidates_.clear();
     for (std::size_t i = 0; i < boxes.size(); ++i) {
         const auto here = boxes.begin() + static_cast<std::ptrdiff_t>(i);
         if (std::find(boxes.begin(), here, *here) != here) continue;  // expansion often ends in the same box
         const float score = mean_intensity(fused, mask, boxes[i]);
-        const double criterion =
-            static_cast<double>(score) * std::pow(static_cast<double>(boxes[i].area()), area_power);
-        if (best.index >= 0 && criterion <= best_criterion) continue;
-        best = {static_cast<std::ptrdiff_t>(i), score};
-        best_criterion = criterion;
+        const double size = std::pow(static_cast<double>(boxes[i].area()), rule.area_power);
+        candidates_.push_back({i, score, static_cast<double>(score) * size});
     }
-    return best;
+    std::sort(candidates_.begin(), candidates_.end(), [](const Candidate& a, const Candidate& b) {
+        return a.criterion > b.criterion || (a.criterion == b.criterion && a.index < b.index);
+    });
+    selected_.clear();
+    for (const Candidate& candidate : candidates_) {
+        if (selected_.size() == static_cast<std::size_t>(rule.max_boxes)) break;
+        if (candidate.criterion < rule.score_ratio * candidates_.front().criterion) break;
+        const auto overlaps = [&](const Selection& other) {
+            return boxes[candidate.index].overlaps(boxes[other.index]);
+        };
+        if (std::any_of(selected_.begin(), selected_.end(), overlaps)) continue;
+        selected_.push_back({candidate.index, candidate.score});
+    }
+    return selected_;
 }
 
 }  // namespace crosseai::postproc

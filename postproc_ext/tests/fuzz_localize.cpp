@@ -34,6 +34,12 @@ class Source {
         return value;
     }
 
+    /// Mostly a share that is allowed, now and then any double.
+    double share() {
+        const auto byte = take<std::uint8_t>();
+        return byte > 250 ? take<double>() : byte / 250.0;
+    }
+
     std::size_t side() { return take<std::uint8_t>() % 40U; }
 
     template <class Value>
@@ -78,6 +84,19 @@ void check_rectangles(Source& source) {
                 require(std::exchange(mask[y * width + x], std::uint8_t{0}) == 1);
 }
 
+Parameters take_parameters(Source& source) {
+    Parameters parameters;
+    parameters.t = source.share();
+    parameters.threshold = source.share();
+    parameters.gradient = {source.take<std::uint8_t>() % 4 == 1, 100.0 * source.share(), 2.0 * source.share(),
+                           source.share()};
+    parameters.closing = source.share();
+    parameters.candidates = {static_cast<Candidates>(source.take<std::uint8_t>() % 3), source.take<std::uint8_t>(),
+                             source.take<std::uint8_t>() % 16, source.share()};
+    parameters.selection = {source.share(), source.share(), source.take<std::uint8_t>()};
+    return parameters;
+}
+
 template <class Pixel>
 void check_localize(Source& source) {
     const std::size_t count = source.side() % 3;
@@ -85,24 +104,27 @@ void check_localize(Source& source) {
     const std::size_t width = source.side();
     const std::size_t coarse_height = source.side();
     const std::size_t coarse_width = source.side();
-    const Parameters parameters{source.take<double>(),
-                                source.take<double>(),
-                                source.take<std::int16_t>(),
-                                source.take<std::int16_t>(),
-                                {source.take<double>(), source.take<double>()},
-                                source.take<double>()};
+    const Parameters parameters = take_parameters(source);
     const auto heatmaps = source.pixels<float>(count * coarse_height * coarse_width);
     const auto gradient_maps = source.pixels<Pixel>(count * height * width);
-    std::vector<Box> boxes(count);
-    std::vector<float> scores(count);
+    const Batch<float> heat{heatmaps.data(), count, coarse_height, coarse_width};
+    const Batch<Pixel> gradients{gradient_maps.data(), count, height, width};
+    std::vector<ScoredBox> best(count);
+    std::vector<std::vector<ScoredBox>> several;
     try {
-        localize({heatmaps.data(), count, coarse_height, coarse_width}, {gradient_maps.data(), count, height, width},
-                 parameters, 1, boxes.data(), scores.data());
+        localize(heat, gradients, parameters, 1, best.data());
+        several = localize_many(heat, gradients, parameters, 1);
     } catch (const InvalidMap&) {
         return;
     }
-    for (std::size_t i = 0; i < count; ++i)
-        require(boxes[i] == Box{} ? scores[i] == 0.0F : inside(boxes[i], height, width) && scores[i] <= 256.0F);
+    for (std::size_t i = 0; i < count; ++i) {
+        const auto& boxes = several[i];
+        require(boxes.empty() ? best[i].box == Box{} && best[i].score == 0.0F : best[i].box == boxes.front().box);
+        for (const auto& [box, score] : boxes) {
+            require(inside(box, height, width) && score > 0.0F && score <= 256.0F);
+            for (const auto& other : boxes) require(&other.box == &box || !box.overlaps(other.box));
+        }
+    }
 }
 
 }  // namespace

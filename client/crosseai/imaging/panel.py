@@ -194,7 +194,8 @@ def _add_captions(
         axis.set_title(f"({letter}) {title}", fontsize=8.5, loc="left", pad=3)
     height, left = figure.get_figheight(), axes[0].get_position().x0
     probability = f"probability {finding.probability:.2f}, box score {finding.score:.0f}"
-    settings = ", ".join(f"{name} = {value:g}" for name, value in parameters.keywords().items())
+    shown = {"t": parameters.t, "threshold": parameters.threshold, **parameters.departures()}
+    settings = ", ".join(f"{name} = {value}" for name, value in shown.items())
     origin = f"CrossEAI, model version {model_version}; preset {parameters.preset}: {settings}. {NOTICE}."
     figure.text(left, 1 - 0.24 / height, finding.disease, fontsize=12, weight="bold")
     figure.text(axes[4].get_position().x1, 1 - 0.24 / height, probability, fontsize=9, ha="right")

@@ -61,6 +61,8 @@ BAD_MAPS: dict[str, Callable[[Array], Any]] = {
 MAP_ARGUMENTS: dict[str, Callable[[Callable[[Array], Any]], object]] = {
     "localize heatmaps": lambda bad: postproc.localize(bad(HEATMAPS), GRADIENT_MAPS),
     "localize gradient_maps": lambda bad: postproc.localize(HEATMAPS, bad(GRADIENT_MAPS)),
+    "localize_many heatmaps": lambda bad: postproc.localize_many(bad(HEATMAPS), GRADIENT_MAPS),
+    "localize_many gradient_maps": lambda bad: postproc.localize_many(HEATMAPS, bad(GRADIENT_MAPS)),
     "fuse heatmap": lambda bad: postproc.fuse(bad(HEATMAPS[0]), GRADIENT_MAPS[0]),
     "fuse gradient_map": lambda bad: postproc.fuse(HEATMAPS[0], bad(GRADIENT_MAPS[0])),
     "binarize fused": lambda bad: postproc.binarize(bad(FUSED)),
@@ -143,6 +145,14 @@ def test_bad_rectangles_are_refused(rectangles: Any) -> None:
         ("max_candidates", 0),
         ("max_candidates", -1),
         ("min_area", 0),
+        ("min_area_share", -0.1),
+        ("min_area_share", 1.1),
+        ("gradient_percentile", 0.0),
+        ("gradient_percentile", 100.1),
+        ("gradient_percentile", float("nan")),
+        ("closing", -0.1),
+        ("closing", 1.1),
+        ("candidates", "largest"),
         ("gradient_power", 0.0),
         ("gradient_power", float("inf")),
         ("gradient_sigma", -0.1),
@@ -152,10 +162,40 @@ def test_bad_rectangles_are_refused(rectangles: Any) -> None:
         ("threads", -1),
     ],
 )
-def test_parameters_out_of_range_are_refused(name: str, value: float) -> None:
+def test_parameters_out_of_range_are_refused(name: str, value: float | str) -> None:
     keywords: dict[str, Any] = {name: value}
     with pytest.raises(InvalidMapError, match=rf"{name}: expected .* found"):
         postproc.localize(HEATMAPS, GRADIENT_MAPS, **keywords)
+    with pytest.raises(InvalidMapError, match=rf"{name}: expected .* found"):
+        postproc.localize_many(HEATMAPS, GRADIENT_MAPS, **keywords)
+
+
+@pytest.mark.parametrize(("name", "value"), [("score_ratio", 1.1), ("score_ratio", -0.1), ("max_boxes", 0)])
+def test_parameters_of_several_boxes_are_checked(name: str, value: float) -> None:
+    keywords: dict[str, Any] = {name: value}
+    with pytest.raises(InvalidMapError, match=rf"{name}: expected .* found"):
+        postproc.localize_many(HEATMAPS, GRADIENT_MAPS, **keywords)
+
+
+def test_steps_check_their_keywords() -> None:
+    with pytest.raises(InvalidMapError, match=r"gradient_percentile: expected .* found"):
+        postproc.fuse(HEATMAPS[0], GRADIENT_MAPS[0], gradient_percentile=-1)
+    with pytest.raises(InvalidMapError, match=r"closing: expected .* found"):
+        postproc.binarize(FUSED, closing=2)
+    with pytest.raises(InvalidMapError, match="candidates: expected 'greedy', 'components' or 'all', found 'All'"):
+        postproc.maximal_rectangles(MASK, candidates="All")  # type: ignore[arg-type]  # the wrong case is the point
+
+
+def test_only_float_gradients_have_a_sign() -> None:
+    message = "gradient_positive: expected float32 gradient maps, found uint8"
+    for call in (postproc.localize, postproc.localize_many):
+        with pytest.raises(InvalidMapError, match=message):
+            call(HEATMAPS, GRADIENT_MAPS, gradient_positive=True)
+    with pytest.raises(InvalidMapError, match=message):
+        postproc.fuse(HEATMAPS[0], GRADIENT_MAPS[0], gradient_positive=True)
+    signed = np.array([[-9, 2], [0, 4]], np.float32)
+    fused = postproc.fuse(HEATMAPS[0], signed, t=0, gradient_positive=True)
+    np.testing.assert_allclose(fused, [[0, 127.5], [0, 255]])
 
 
 def test_maps_must_belong_together() -> None:

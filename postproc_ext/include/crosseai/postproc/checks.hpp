@@ -4,7 +4,9 @@
 #include <cstdint>
 #include <vector>
 
+#include "crosseai/postproc/candidates.hpp"
 #include "crosseai/postproc/gradient.hpp"
+#include "crosseai/postproc/selection.hpp"
 #include "crosseai/postproc/types.hpp"
 
 namespace crosseai::postproc {
@@ -25,8 +27,12 @@ void require_inside(MaskView mask, const std::vector<Box>& boxes);
 /// Throws InvalidMap unless a parameter lies in 0..1.
 void require_share(double value, const char* name);
 
-/// Throws InvalidMap unless the power is positive and finite and sigma lies in 0..1.
-void require_gradient_shape(const GradientShape& shape);
+/// Throws InvalidMap if a parameter is out of range, or if `positive` is asked of pixels that have no sign.
+void require_gradient_shape(const GradientShape& shape, bool pixels_have_sign);
+
+/// Throws InvalidMap if a parameter is out of range.
+void require_candidate_rule(const CandidateRule& rule);
+void require_selection_rule(const SelectionRule& rule);
 
 /// Throws InvalidMap if a parameter is less than `least`.
 void require_at_least(std::int64_t value, std::int64_t least, const char* name);

@@ -10,13 +10,19 @@ namespace crosseai::postproc {
 
 /// How a gradient map is changed before it is fused; the defaults leave it as it is.
 struct GradientShape {
-    double power = 1.0;  // of the gradient scaled to 0..1; 0.5 is its square root
-    double sigma = 0.0;  // of a Gaussian, as a share of the map's shorter side
+    bool positive = false;      // negative gradients become zero
+    double percentile = 100.0;  // pixels above it are set to it
+    double power = 1.0;         // of the gradient scaled to 0..1; 0.5 is its square root
+    double sigma = 0.0;         // of a Gaussian, as a share of the map's shorter side
 
-    bool identity() const { return power == 1.0 && sigma == 0.0; }
+    bool identity() const { return !positive && percentile == 100.0 && power == 1.0 && sigma == 0.0; }
 };
 
-/// Scales a gradient map to 0..1, raises it to a power and smooths it. Keeps its memory between maps.
+/// Drops negative gradients, clips at a percentile, scales to 0..1, raises to a power and smooths, in this order. Keeps
+/// its memory between maps.
+///
+/// The percentile is the least pixel that at least that share of all pixels does not exceed (an inverted distribution
+/// function, without interpolation).
 ///
 /// The Gaussian is three box filters in each direction (Kovesi, DICTA 2010), whose cost does not depend on sigma;
 /// pixels beyond the border repeat the border.
@@ -27,6 +33,8 @@ class GradientFilter {
     MapView operator()(ImageView<Pixel> gradient_map, const GradientShape& shape);
 
  private:
+    void shape_values(ImageView<std::uint8_t> map, const GradientShape& shape);
+    void shape_values(ImageView<float> map, const GradientShape& shape);
     void smooth(std::size_t height, std::size_t width, double sigma_px);
 
     std::vector<float> map_;

@@ -2,8 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
+#include "crosseai/postproc/candidates.hpp"
 #include "crosseai/postproc/gradient.hpp"
+#include "crosseai/postproc/selection.hpp"
 #include "crosseai/postproc/types.hpp"
 
 namespace crosseai::postproc {
@@ -12,10 +15,10 @@ namespace crosseai::postproc {
 struct Parameters {
     double t = 0.30;          // share of the heat map, 0..1
     double threshold = 0.35;  // share of the fused map's maximum, 0..1
-    std::int64_t max_candidates = 8;
-    std::int64_t min_area = 1;  // pixels
-    GradientShape gradient{};   // beyond the paper
-    double area_power = 0.0;    // beyond the paper; see `select`
+    GradientShape gradient{};
+    double closing = 0.0;  // share of the maps' shorter side; beyond the paper
+    CandidateRule candidates{};
+    SelectionRule selection{};
 };
 
 /// Maps of one batch, one after the other.
@@ -29,13 +32,22 @@ struct Batch {
     ImageView<Pixel> operator[](std::size_t i) const { return {data + i * height * width, height, width}; }
 };
 
-/// Writes a box and a score for each pair of maps. Uses every core when `threads` is 0.
+struct ScoredBox {
+    Box box{};  // all zero with score 0: no box
+    float score = 0.0F;
+};
+
+/// Writes the best box of each pair of maps. Uses every core when `threads` is 0.
 ///
 /// Throws InvalidMap if a parameter is out of range or a map is empty, too large or not finite; nothing is written
 /// then.
-void localize(Batch<float> heatmaps, Batch<std::uint8_t> gradient_maps, const Parameters& parameters,
-              std::int64_t threads, Box* boxes, float* scores);
-void localize(Batch<float> heatmaps, Batch<float> gradient_maps, const Parameters& parameters, std::int64_t threads,
-              Box* boxes, float* scores);
+template <class Pixel>  // std::uint8_t or float
+void localize(Batch<float> heatmaps, Batch<Pixel> gradient_maps, Parameters parameters, std::int64_t threads,
+              ScoredBox* boxes);
+
+/// Boxes of each pair of maps, the best first; they do not overlap. Throws as `localize` does.
+template <class Pixel>  // std::uint8_t or float
+std::vector<std::vector<ScoredBox>> localize_many(Batch<float> heatmaps, Batch<Pixel> gradient_maps,
+                                                  const Parameters& parameters, std::int64_t threads);
 
 }  // namespace crosseai::postproc

@@ -1,6 +1,7 @@
 // Steps 6 and 7: candidates grow, and the brightest one is chosen.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -28,16 +29,36 @@ class Expansion {
 /// Mean of the fused map over a box, pixels outside the mask counting as zero.
 float mean_intensity(MapView fused, MaskView mask, const Box& box);
 
-/// A candidate and its score; index -1 and score 0 when there is none.
-struct Selection {
-    std::ptrdiff_t index = -1;
-    float score = 0.0F;
+/// Which candidates are boxes. What they are compared by is their mean intensity times area^area_power: the paper's
+/// rule is area_power 0, which favours small bright boxes; 1 is the sum over the box.
+struct SelectionRule {
+    double area_power = 0.0;  // beyond the paper
+    double score_ratio = 1.0;
+    std::int64_t max_boxes = 1;
 };
 
-/// Candidate of highest mean intensity times area^area_power, the earlier one on a tie.
-///
-/// The paper's rule is area_power 0, which favours small bright boxes; 1 is the sum over the box. The score is the
-/// mean.
-Selection select(MapView fused, MaskView mask, const std::vector<Box>& boxes, double area_power);
+/// A candidate and its score, which is its mean intensity.
+struct Selection {
+    std::size_t index;
+    float score;
+};
+
+/// Orders candidates, the best first, the earlier one on a tie. Keeps its memory between maps.
+class Selector {
+ public:
+    /// The best candidate and the next best ones that overlap none before them, as long as they come to `score_ratio`
+    /// of the best; at most `max_boxes`. Valid until the next call.
+    const std::vector<Selection>& operator()(MapView fused, MaskView mask, const std::vector<Box>& boxes,
+                                             const SelectionRule& rule);
+
+ private:
+    struct Candidate {
+        std::size_t index;
+        float score;
+        double criterion;
+    };
+    std::vector<Candidate> candidates_;
+    std::vector<Selection> selected_;
+};
 
 }  // namespace crosseai::postproc

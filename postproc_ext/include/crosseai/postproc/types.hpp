@@ -43,6 +43,7 @@ struct Box {
 
     std::int64_t area() const { return std::int64_t{x1 - x0} * (y1 - y0); }
     bool empty() const { return x1 <= x0 || y1 <= y0; }
+    bool overlaps(const Box& other) const { return x0 < other.x1 && other.x0 < x1 && y0 < other.y1 && other.y0 < y1; }
     friend bool operator==(const Box& a, const Box& b) {
         return a.x0 == b.x0 && a.y0 == b.y0 && a.x1 == b.x1 && a.y1 == b.y1;
     }

@@ -1,6 +1,7 @@
 """Boxes from heat maps and gradient maps: Algorithm 1 of CrossEAI (arXiv 2310.19835), in C++.
 
-:func:`localize` does everything for a batch; the other functions are its steps, one by one.
+:func:`localize` does everything for a batch, :func:`localize_many` gives several boxes for a map; the other functions
+are their steps, one by one.
 
 >>> import numpy as np
 >>> fused = np.zeros((6, 8), np.float32)
@@ -13,6 +14,6 @@ array([[2, 1, 7, 4]], dtype=int32)
 (0, 200.0)
 """
 
-from crosseai.postproc._core import binarize, expand, fuse, localize, maximal_rectangles, select
+from crosseai.postproc._core import binarize, expand, fuse, localize, localize_many, maximal_rectangles, select
 
-__all__ = ["binarize", "expand", "fuse", "localize", "maximal_rectangles", "select"]
+__all__ = ["binarize", "expand", "fuse", "localize", "localize_many", "maximal_rectangles", "select"]
