@@ -2,15 +2,18 @@
 
 import importlib.util
 import socket
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from crosseai.client.embedded import embedded_server
 from crosseai.contract import ModelSpec
 from crosseai.export import export_onnx
 from crosseai.training import build_model
+from tests.tiny_model import write_tiny_model
 
 
 @pytest.fixture(scope="session")
@@ -19,8 +22,15 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("small_model")
     report = export_onnx(build_model("resnet14", width=8).eval(), ModelSpec(), folder / "model.onnx")
-    report.spec.save(folder)
+    report.save(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """gRPC address of a server with the tiny model."""
+    with embedded_server(str(write_tiny_model(tmp_path_factory.mktemp("tiny_model")))) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +43,7 @@ def real_model(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     folder = tmp_path_factory.mktemp("real_model")
     model = module.load(str(weights / "nih_resnet50_v1.safetensors"))
     spec = replace(ModelSpec(), mean=(module.MEAN,), std=(module.STD,), input_size=module.SIZE)
-    export_onnx(model, spec, folder / "model.onnx").spec.save(folder)
+    export_onnx(model, spec, folder / "model.onnx").save(folder)
     return folder
 
 

@@ -1,6 +1,7 @@
 """Score radiographs on a Triton server, and evaluate the boxes."""
 
 from crosseai.client.evaluation import LocalisationTable, evaluate_boxes
-from crosseai.client.scoring import Progress, RunSummary, score_directory
+from crosseai.client.run import Progress, RunSummary
+from crosseai.client.scoring import score_directory
 
 __all__ = ["LocalisationTable", "Progress", "RunSummary", "evaluate_boxes", "score_directory"]

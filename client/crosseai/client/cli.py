@@ -14,7 +14,8 @@ from rich.table import Table
 
 from crosseai.client.evaluation import LocalisationTable, evaluate_boxes, read_scored_boxes
 from crosseai.client.manifest import MANIFEST, read_configuration
-from crosseai.client.scoring import Progress, RunSummary, score_directory
+from crosseai.client.run import Progress, RunSummary
+from crosseai.client.scoring import score_directory
 from crosseai.contract import PRESETS, RESEARCH_NOTICE, ContractError, CrossEAIError, InputError, ServerError
 
 EXIT_SOME_FAILED, EXIT_USAGE, EXIT_SERVER, EXIT_INTERRUPTED = 1, 2, 3, 130
@@ -32,7 +33,10 @@ def main() -> None:
 @main.command()
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder for the results.")
-@click.option("--server", help="grpc://HOST:PORT of a Triton server; without it an embedded one runs for the time.")
+@click.option(
+    "--server",
+    help="grpc://HOST:PORT of a Triton server, or several separated by commas. [default: an embedded one for the time]",
+)
 @click.option(
     "--model",
     help="Model for the embedded server: models:/NAME@ALIAS, models:/NAME/VERSION or a folder. "
@@ -49,9 +53,18 @@ def main() -> None:
     "--preset", type=click.Choice(list(PRESETS)), help="Box parameters. Default: what the model's spec recommends."
 )
 @click.option("--write", default="", help="Pictures to write: overlay, panel or both, separated by a comma.")
-@click.option("--batch-size", default=8, show_default=True, help="Images a request.")
-@click.option("--in-flight", default=3, show_default=True, help="Requests under way at a time.")
+@click.option("--new", is_flag=True, help="Where --output holds another configuration, use OUTPUT-2, OUTPUT-3, ...")
+@click.option("--retry-failed", is_flag=True, help="Try again the files that failed before, too.")
+@click.option("--batch-size", type=int, help="Images a request. [default: as many as the server takes]")
+@click.option("--in-flight", default=3, show_default=True, help="Requests under way at a time, for each server.")
 @click.option("--timeout", "timeout_s", default=120.0, show_default=True, help="Deadline of a request, in seconds.")
+@click.option(
+    "--wait",
+    "wait_s",
+    default=60.0,
+    show_default=True,
+    help="How long to ask again when no server answers, in seconds.",
+)
 def run(
     directory: Path,
     output: Path,
@@ -61,9 +74,12 @@ def run(
     explain: str,
     preset: str | None,
     write: str,
-    batch_size: int,
+    new: bool,
+    retry_failed: bool,
+    batch_size: int | None,
     in_flight: int,
     timeout_s: float,
+    wait_s: float,
 ) -> None:
     """Score every DICOM, PNG and JPEG radiograph below DIRECTORY.
 
@@ -79,9 +95,12 @@ def run(
             explain=explain,
             preset=preset,
             write=[name.strip() for name in write.split(",") if name.strip()],
+            new=new,
+            retry_failed=retry_failed,
             batch_size=batch_size,
             in_flight=in_flight,
             timeout_s=timeout_s,
+            wait_s=wait_s,
             progress=progress,
         )
     _print_summary(summary)

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from crosseai.contract import InputError, UnreadableImageError
 
+JOURNAL = ".journal"
+"""Folder in a folder of results."""
+
 _IMAGE_SUFFIXES = {".dcm", ".dicom", ".jpeg", ".jpg", ".png"}
 
 
@@ -22,7 +25,7 @@ def discover(directory: Path, output: Path) -> Iterator[Path]:
     directory
         Where to search.
     output
-        Folder of results, left out where it lies inside ``directory``.
+        Folder of results, left out where it lies inside ``directory``, as those of other runs are.
 
     Raises
     ------
@@ -44,12 +47,17 @@ def discover(directory: Path, output: Path) -> Iterator[Path]:
 
     for folder, subfolders, names in os.walk(directory, onerror=remember):
         visible = (name for name in subfolders if not name.startswith("."))
-        subfolders[:] = sorted(name for name in visible if Path(folder, name).resolve() != results)
+        subfolders[:] = sorted(name for name in visible if not _holds_results(Path(folder, name), results))
         for name in sorted(names):
             path = Path(folder, name)
             if not name.startswith(".") and _is_file_or_cannot_be_told(path):
                 yield path
     yield from unlistable
+
+
+def name_of(path: Path, directory: Path) -> str:
+    """How results name a file: relative to the scored directory; bytes that are no UTF-8 are escaped."""
+    return os.fsencode(path.relative_to(directory)).decode("utf-8", "backslashreplace")
 
 
 def image_name(path: str | Path) -> str:
@@ -74,6 +82,10 @@ def image_id(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()[:32]
     except OSError as error:
         raise UnreadableImageError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _holds_results(folder: Path, output: Path) -> bool:
+    return folder.resolve() == output or (folder / JOURNAL).is_dir()
 
 
 def _is_file_or_cannot_be_told(path: Path) -> bool:

@@ -69,6 +69,13 @@ def parse_explain(text: str, spec: ModelSpec) -> ExplainPolicy:
     raise InputError(f"--explain {text}: expected positive, top:K, all, none or a file named *.csv")
 
 
+def explained_alike(policy: ExplainPolicy, one: str, other: str) -> bool:
+    """Whether an image is explained alike under two paths."""
+    if isinstance(policy, ExplainByProbability):
+        return True
+    return policy.targets(Path(one).name) == policy.targets(Path(other).name)
+
+
 def labels_digest(text: str) -> str | None:
     """SHA-256 of the label file that ``--explain`` names, or None where it names none.
 

@@ -4,7 +4,6 @@ A stream is an asynchronous generator; closing the last one of a chain closes al
 """
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from typing import TypeAlias, TypeVar
@@ -23,36 +22,50 @@ async def stream(items: Iterable[Item]) -> Stream[Item]:
 async def map_ordered(function: Callable[[Item], Awaitable[Result]], items: Stream[Item], limit: int) -> Stream[Result]:
     """Apply a coroutine function to a stream, at most ``limit`` items at a time, and yield results in order.
 
-    Memory is bounded by ``limit``, whatever the length of the stream. The first error ends the stream and cancels
-    what is under way.
+    Work goes on while the consumer is busy, until ``limit`` results wait for it and one more item has been taken:
+    memory is bounded, whatever the length of the stream. The first error ends the stream and cancels what is under
+    way.
     """
-    running: deque[asyncio.Future[Result]] = deque()
-    async with aclosing(items):
+    started: asyncio.Queue[asyncio.Future[Result] | None] = asyncio.Queue()
+    free = asyncio.Semaphore(limit)
+
+    async def start() -> None:
         try:
-            async for item in items:
-                running.append(asyncio.ensure_future(function(item)))
-                if len(running) >= limit:
-                    yield await running.popleft()
-            while running:
-                yield await running.popleft()
+            async with aclosing(items):
+                async for item in items:
+                    await free.acquire()
+                    started.put_nowait(asyncio.ensure_future(function(item)))
         finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            started.put_nowait(None)
+
+    starter = asyncio.ensure_future(start())
+    running: asyncio.Future[Result] | None = None
+    try:
+        while (running := await started.get()) is not None:
+            result = await running
+            free.release()
+            yield result
+        await starter
+    finally:
+        starter.cancel()
+        await asyncio.gather(starter, return_exceptions=True)
+        unfinished = [running] if running else []
+        while not started.empty():
+            if task := started.get_nowait():
+                unfinished.append(task)
+        for task in unfinished:
+            task.cancel()
+        await asyncio.gather(*unfinished, return_exceptions=True)
 
 
-async def batched(
-    items: Stream[Item], size: int, counts: Callable[[Item], bool] = lambda _: True
-) -> Stream[list[Item]]:
-    """Group a stream into lists of ``size`` items that count, and at most ``8 * size`` items in all."""
+async def batched(items: Stream[Item], size: int) -> Stream[list[Item]]:
+    """Group a stream into lists of ``size`` items; the last one may be shorter."""
     batch: list[Item] = []
-    filled = 0
     async with aclosing(items):
         async for item in items:
             batch.append(item)
-            filled += counts(item)
-            if filled == size or len(batch) == 8 * size:
+            if len(batch) == size:
                 yield batch
-                batch, filled = [], 0
+                batch = []
     if batch:
         yield batch

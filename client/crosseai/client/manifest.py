@@ -33,7 +33,8 @@ def check_same_configuration(folder: Path, configuration: Mapping[str, Any]) -> 
     ]
     if changes:
         raise InputError(
-            f"{folder} holds a run with another configuration; choose another --output:\n" + "\n".join(changes)
+            f"{folder} holds a run with another configuration; choose another --output, or --new to start beside it:\n"
+            + "\n".join(changes)
         )
 
 

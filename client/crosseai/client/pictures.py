@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from crosseai.client.files import atomic_path
-from crosseai.client.pipeline import ExplanationMaps, ScoredImage
+from crosseai.client.findings import ExplanationMaps, ScoredImage
 from crosseai.contract import Box, BoxParameters, Finding, InputError, OutputError, box_preset
-from crosseai.imaging import box_to_image_px, draw_overlay
+from crosseai.imaging import Radiograph, box_to_image_px, draw_overlay
 from crosseai.postproc import fuse, localize
 
 Picture = Literal["overlay", "panel"]
@@ -32,7 +32,9 @@ def check_pictures(names: Iterable[str]) -> tuple[Picture, ...]:
     return tuple(known[name] for name in sorted(wanted))
 
 
-def write_pictures(image: ScoredImage, folder: Path, pictures: tuple[Picture, ...], boxes: BoxParameters) -> None:
+def write_pictures(
+    image: ScoredImage, radiograph: Radiograph, folder: Path, pictures: tuple[Picture, ...], boxes: BoxParameters
+) -> None:
     """Write ``overlays/ID.png`` and one ``panels/ID_DISEASE.png`` a finding; ID is the image's id.
 
     Raises
@@ -41,11 +43,11 @@ def write_pictures(image: ScoredImage, folder: Path, pictures: tuple[Picture, ..
         If they cannot be written.
     """
     if "overlay" in pictures:
-        _write_overlay(image, _subfolder(folder, "overlays"))
+        _write_overlay(image, radiograph, _subfolder(folder, "overlays"))
     if "panel" in pictures:
         panels = _subfolder(folder, "panels")
         for finding, maps in zip(image.result.findings, image.maps, strict=True):
-            _write_panel(image, finding, maps, boxes, panels)
+            _write_panel(image, radiograph, finding, maps, boxes, panels)
 
 
 def _subfolder(folder: Path, name: str) -> Path:
@@ -57,8 +59,8 @@ def _subfolder(folder: Path, name: str) -> Path:
     return subfolder
 
 
-def _write_overlay(image: ScoredImage, folder: Path) -> None:
-    rgb = draw_overlay(image.radiograph, image.result.findings, model_version=image.result.model_version)
+def _write_overlay(image: ScoredImage, radiograph: Radiograph, folder: Path) -> None:
+    rgb = draw_overlay(radiograph, image.result.findings, model_version=image.result.model_version)
     written, png = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
     if not written:
         raise OutputError(f"overlay of {image.result.path}: cannot be encoded as PNG")
@@ -67,12 +69,17 @@ def _write_overlay(image: ScoredImage, folder: Path) -> None:
 
 
 def _write_panel(
-    image: ScoredImage, finding: Finding, maps: ExplanationMaps, parameters: BoxParameters, folder: Path
+    image: ScoredImage,
+    radiograph: Radiograph,
+    finding: Finding,
+    maps: ExplanationMaps,
+    parameters: BoxParameters,
+    folder: Path,
 ) -> None:
     from crosseai.imaging.panel import draw_panel, encode_panel  # imports Matplotlib, which most runs do not need
 
     panel = draw_panel(
-        image.radiograph,
+        radiograph,
         maps.heatmap,
         maps.gradient_map,
         fuse(maps.heatmap, maps.gradient_map, **parameters.fusion_keywords()),

@@ -1,65 +1,32 @@
 """Scoring a directory: the library function behind ``crosseai-client run``."""
 
 import asyncio
-import fcntl
-import os
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from contextlib import ExitStack, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from crosseai.client.discovery import discover
+from crosseai.client.credentials import NO_CREDENTIALS, Credentials
+from crosseai.client.discovery import JOURNAL, discover, name_of
 from crosseai.client.embedded import embedded_server
-from crosseai.client.explain import labels_digest, parse_explain
-from crosseai.client.flow import map_ordered
-from crosseai.client.journal import Journal, Record
-from crosseai.client.manifest import check_same_configuration, write_manifest
-from crosseai.client.pictures import Picture, check_pictures, write_pictures
-from crosseai.client.pipeline import Outcome, Pipeline, ScoredImage
-from crosseai.client.tables import TableCounts, write_tables
-from crosseai.client.transport import TritonTransport
-from crosseai.contract import BoxParameters, ImageFailure, InputError, OutputError, box_preset
+from crosseai.client.explain import ExplainPolicy, explained_alike, labels_digest, parse_explain
+from crosseai.client.findings import Localizer
+from crosseai.client.flow import stream
+from crosseai.client.folder import folder_for, locked
+from crosseai.client.inference import Inference
+from crosseai.client.journal import Journal
+from crosseai.client.meter import Meter
+from crosseai.client.pictures import Picture, check_pictures
+from crosseai.client.pipeline import Pipeline
+from crosseai.client.run import Progress, Run, RunSummary
+from crosseai.client.servers import ServerPool
+from crosseai.client.transport import ServedModel, TritonTransport
+from crosseai.contract import BoxParameters, ImageFailure, ImageResult, InputError, box_preset
 
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is: files done (earlier runs included) of all files found, and files that failed in this run."""
-
-    done: int
-    failed: int
-    total: int
-
-
-@dataclass(frozen=True, slots=True)
-class RunSummary:
-    """What an output folder holds after a run.
-
-    Parameters
-    ----------
-    output
-        The folder.
-    model_version
-        Version of the model that answered.
-    preset
-        Name of the box parameters.
-    counts
-        Contents of the tables, earlier runs over the same output included.
-    scored_now
-        Files that this run scored or failed.
-    seconds
-        Duration of this run, the start of an embedded server left out.
-    """
-
-    output: Path
-    model_version: str
-    preset: str
-    counts: TableCounts
-    scored_now: int
-    seconds: float
+THREADS = 32
+"""Most files read at a time; how many are is tuned."""
 
 
 def score_directory(
@@ -72,9 +39,13 @@ def score_directory(
     explain: str = "positive",
     preset: str | None = None,
     write: Sequence[str] = (),
-    batch_size: int = 8,
+    new: bool = False,
+    retry_failed: bool = False,
+    credentials: Credentials = NO_CREDENTIALS,
+    batch_size: int | None = None,
     in_flight: int = 3,
     timeout_s: float = 120.0,
+    wait_s: float = 60.0,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> RunSummary:
     """Score every radiograph below a directory.
@@ -90,7 +61,8 @@ def score_directory(
     output
         Folder for the results; made if needed.
     server
-        ``grpc://HOST:PORT`` of a Triton server; None starts an embedded one for the time of the run.
+        ``grpc://HOST:PORT`` or ``grpcs://HOST:PORT`` of a Triton server, or several, separated by commas; None
+        starts an embedded one for the time of the run.
     model
         Model for the embedded server: ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` or a folder; None for the
         registry's champion, or its newest version.
@@ -102,14 +74,23 @@ def score_directory(
         Box parameters by name; None for those that the model's spec recommends.
     write
         Pictures to write: ``overlay``, ``panel``.
+    new
+        Where ``output`` holds a run with another configuration, write to ``output-2``, ``output-3``, ... instead of
+        refusing: to the first that is free, or holds a run with this one.
+    retry_failed
+        Try again the files that failed in earlier runs, too.
+    credentials
+        For TLS, and a bearer token.
     batch_size
-        Images a request.
+        Images a request; None for as many as the server takes. The last bits of probabilities depend on it.
     in_flight
-        Requests under way at a time.
+        Requests under way at a time, for each server.
     timeout_s
         Deadline of a request, in seconds.
+    wait_s
+        How long to try again when no server answers, in seconds. An embedded server is not waited for.
     progress
-        Called after every file.
+        Told how far the run is, five times a second.
 
     Raises
     ------
@@ -122,161 +103,109 @@ def score_directory(
     OutputError
         If results cannot be written.
     """
-    directory, output = Path(directory), Path(output)
-    if batch_size < 1 or in_flight < 1 or timeout_s <= 0:
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"batch_size: expected at least 1, found {batch_size}")
+    if in_flight < 1 or timeout_s <= 0 or wait_s < 0:
         raise InputError(
-            f"expected batch_size >= 1, in_flight >= 1, timeout_s > 0; found {batch_size}, {in_flight}, {timeout_s:g}"
+            f"expected in_flight >= 1, timeout_s > 0, wait_s >= 0; found {in_flight}, {timeout_s:g}, {wait_s:g}"
         )
     if server is not None and model is not None:
         raise InputError("expected server or model, found both: model is for the embedded server (see model_version)")
+    directory, output = Path(directory), Path(output)
     pictures, digest = check_pictures(write), labels_digest(explain)
-    files = list(discover(directory, output))
-    if not files:
+    if next(discover(directory, output), None) is None:
         raise InputError(f"{directory}: expected at least one file, found none")
-    with _locked(output), embedded_server(model) if server is None else nullcontext(server) as address:
 
-        async def run() -> RunSummary:
-            transport = await TritonTransport.connect(address, version=model_version, timeout_s=timeout_s)
-            async with transport:
-                if batch_size > transport.max_batch_size:
-                    raise InputError(
-                        f"batch_size: the server takes at most {transport.max_batch_size}, found {batch_size}"
-                    )
-                boxes = box_preset(preset) if preset is not None else transport.spec.boxes
-                configuration = _configuration(directory, transport, explain, digest, boxes, pictures)
-                check_same_configuration(output, configuration)
-                with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="crosseai") as executor:
-                    pipeline = Pipeline(
-                        directory=directory,
-                        transport=transport,
-                        explain=parse_explain(explain, transport.spec),
-                        boxes=boxes,
-                        executor=executor,
-                        batch_size=batch_size,
-                        in_flight=in_flight,
-                    )
-                    return await _Run(output, pipeline, configuration, pictures, progress).execute(files)
+    async def run(addresses: str, held: ExitStack) -> RunSummary:
+        meter = Meter()
+        transports = [
+            TritonTransport(address, credentials=credentials, timeout_s=timeout_s) for address in addresses.split(",")
+        ]
+        async with await ServerPool.connect(
+            transports, version=model_version, wait_s=wait_s if server else 0.0, in_flight=in_flight, meter=meter
+        ) as servers:
+            served = servers.model
+            images = _batch_size(batch_size, served)
+            boxes = box_preset(preset) if preset is not None else served.spec.boxes
+            configuration = _configuration(directory, served, explain, digest, boxes, pictures, images)
+            folder = folder_for(output, configuration, held, new=new)
+            journal = Journal(folder / JOURNAL)
+            policy = parse_explain(explain, served.spec)
+            scored, failed = journal.paths(ImageResult), journal.paths(ImageFailure)
+            finished = scored if retry_failed else scored | failed
+            missing = _survey(directory, output, finished, scored, meter)
+            with ThreadPoolExecutor(THREADS, thread_name_prefix="crosseai") as executor:
+                pipeline = Pipeline(
+                    directory=directory,
+                    inference=Inference(servers, policy, images),
+                    localizer=Localizer(served.spec, served.version, boxes),
+                    meter=meter,
+                    executor=executor,
+                    batch_size=images,
+                    earlier=_moved(journal, missing, policy),
+                    keep_radiographs=bool(pictures),
+                )
+                files = (file for file in discover(directory, output) if name_of(file, directory) not in finished)
+                return await Run(folder, journal, pipeline, servers, configuration, pictures, progress).execute(
+                    stream(files)
+                )
 
-        return asyncio.run(run())
+    with ExitStack() as held:
+        held.enter_context(locked(output))
+        addresses = held.enter_context(embedded_server(model) if server is None else nullcontext(server))
+        return asyncio.run(run(addresses, held))
 
 
-class _Run:
-    """One run of a pipeline into an output folder."""
+def _batch_size(wanted: int | None, served: ServedModel) -> int:
+    if wanted is not None and wanted > served.max_batch_size:
+        raise InputError(f"batch_size: the server takes at most {served.max_batch_size}, found {wanted}")
+    return wanted or served.max_batch_size
 
-    def __init__(
-        self,
-        output: Path,
-        pipeline: Pipeline,
-        configuration: dict[str, Any],
-        pictures: tuple[Picture, ...],
-        progress: Callable[[Progress], None],
-    ) -> None:
-        self._output = output
-        self._pipeline = pipeline
-        self._configuration = configuration
-        self._pictures = pictures
-        self._progress = progress
-        self._journal = Journal(output / ".journal")
-        self._started = datetime.now(UTC)
-        self._clock = time.monotonic()
-        self._scored_now = 0
 
-    async def execute(self, files: Sequence[Path]) -> RunSummary:
-        """Score the files that the journal does not name; the tables are written even when the run is cut short."""
-        self._write_manifest("running", {})
-        status = "partial"
-        try:
-            await self._score(files)
-            status = "complete"
-        finally:
-            self._journal.flush()
-            counts = self._write_tables()
-            self._write_manifest(status, asdict(counts))
-        transport, boxes = self._pipeline.transport, self._pipeline.boxes
-        seconds = time.monotonic() - self._clock
-        return RunSummary(self._output, transport.model_version, boxes.preset, counts, self._scored_now, seconds)
+def _survey(directory: Path, output: Path, finished: set[str], scored: set[str], meter: Meter) -> set[str]:
+    """Count the files, and find scored ones that are no longer where they were."""
+    missing = set(scored)
+    for file in discover(directory, output):
+        name = name_of(file, directory)
+        meter.total += 1
+        meter.done += name in finished
+        missing.discard(name)
+    return missing
 
-    async def _score(self, files: Sequence[Path]) -> None:
-        known = self._journal.paths()
-        remaining = [file for file in files if self._pipeline.name_of(file) not in known]
-        done, failed = len(files) - len(remaining), 0
-        self._progress(Progress(done, failed, len(files)))
-        outcomes = self._pipeline.run(remaining)
-        async with aclosing(map_ordered(self._draw, outcomes, limit=os.cpu_count() or 1)) as records:
-            async for record in records:
-                self._journal.append(record)
-                self._scored_now += 1
-                failed += isinstance(record, ImageFailure)
-                self._progress(Progress(done + self._scored_now, failed, len(files)))
 
-    async def _draw(self, outcome: Outcome) -> Record:
-        """Write an image's pictures, then let go of its pixels and maps."""
-        if not isinstance(outcome, ScoredImage):
-            return outcome
-        if self._pictures:
-            loop, pipeline = asyncio.get_running_loop(), self._pipeline
-            arguments = (outcome, self._output, self._pictures, pipeline.boxes)
-            await loop.run_in_executor(pipeline.executor, write_pictures, *arguments)
-        return outcome.result
+def _moved(journal: Journal, missing: set[str], policy: ExplainPolicy) -> Callable[[str, str], ImageResult | None]:
+    """Finds the result of a file that was moved, by its content."""
+    results: dict[str, ImageResult] = {}
+    if missing:
+        for shard in journal.shards():
+            results |= {r.image_id: r for r in shard if isinstance(r, ImageResult) and r.path in missing}
 
-    def _write_tables(self) -> TableCounts:
-        transport = self._pipeline.transport
-        return write_tables(
-            self._output, self._journal.shards(), transport.spec, transport.model_version, self._pipeline.boxes
-        )
+    def earlier(image_id: str, name: str) -> ImageResult | None:
+        known = results.get(image_id)
+        return known if known and explained_alike(policy, known.path, name) else None
 
-    def _write_manifest(self, status: str, counts: dict[str, Any]) -> None:
-        times = {
-            "started": self._started.isoformat(timespec="seconds"),
-            "seconds": round(time.monotonic() - self._clock, 3),
-            "files_this_run": self._scored_now,
-        }
-        write_manifest(self._output, status=status, configuration=self._configuration, counts=counts, times=times)
+    return earlier
 
 
 def _configuration(
     directory: Path,
-    transport: TritonTransport,
+    served: ServedModel,
     explain: str,
     digest: str | None,
     boxes: BoxParameters,
     write: Sequence[Picture],
+    batch_size: int,
 ) -> dict[str, Any]:
     """Everything that results depend on."""
     return {
         "directory": str(directory.resolve()),
-        "model": transport.spec.name,
-        "model_version": transport.model_version,
-        "model_sha256": transport.model_sha256,
-        "spec": asdict(transport.spec),
+        "model": served.spec.name,
+        "model_version": served.version,
+        "model_sha256": served.sha256,
+        "spec": asdict(served.spec),
         "explain": explain,
         "explain_sha256": digest,
         "boxes": asdict(boxes),
         "write": list(write),
+        "batch_size": batch_size,
     }
-
-
-@contextmanager
-def _locked(output: Path) -> Iterator[None]:
-    """Make the output folder and hold it for this run alone.
-
-    Raises
-    ------
-    InputError
-        If another run holds it.
-    OutputError
-        If it cannot be made.
-    """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        lock = (output / ".lock").open("w")
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be made or written: {error.strerror}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"{output}: another run is writing to it; wait for it or choose another --output"
-            ) from error
-        yield

@@ -2,16 +2,19 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-import grpc
 import numpy as np
 import numpy.typing as npt
 from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from crosseai.client.credentials import NO_CREDENTIALS, Credentials
 from crosseai.contract import (
+    CHAMPION,
+    AccessRefused,
     ContractError,
     InferenceTimeout,
     InputError,
@@ -24,82 +27,89 @@ from crosseai.contract import (
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
-class TritonTransport:
-    """A connection to one version of one model on one server.
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """One version of a model, as a server describes it.
 
-    Use :meth:`connect` inside a running event loop, and ``async with`` to close it.
-
-    Attributes
+    Parameters
     ----------
     spec
         The model's spec, as the server's model configuration carries it.
-    model_version, model_sha256
+    version, sha256
         Which model answers.
     max_batch_size
         Greatest number of images that the server takes in one request.
     """
 
-    def __init__(self, client: InferenceServerClient, address: str, timeout_s: float) -> None:
-        self._client = client
-        self._address = address
+    spec: ModelSpec
+    version: str
+    sha256: str
+    max_batch_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatistics:
+    """Time that requests spent in a server, summed over requests, in seconds.
+
+    Parameters
+    ----------
+    queue_s
+        Waiting for the model.
+    compute_s
+        In the model, copies to it and from it included.
+    """
+
+    queue_s: float
+    compute_s: float
+
+
+class TritonTransport:
+    """A connection to one Triton server. Make it inside a running event loop, and close it there.
+
+    Parameters
+    ----------
+    server
+        ``grpc://HOST:PORT``, ``grpcs://HOST:PORT`` (TLS), or ``HOST:PORT``, which means TLS where ``credentials``
+        has TLS files.
+    credentials
+        For TLS, and a bearer token.
+    timeout_s
+        Deadline of every call, in seconds.
+
+    Raises
+    ------
+    InputError
+        If the address is malformed, or the credentials do not fit it.
+    """
+
+    def __init__(self, server: str, *, credentials: Credentials = NO_CREDENTIALS, timeout_s: float = 120.0) -> None:
+        address = parse_address(server, encrypted=credentials.has_files)
+        self.address = address.host_and_port
+        self._headers = credentials.headers
         self._timeout_s = timeout_s
-        self.spec = ModelSpec()
-        self.model_version = ""
-        self.model_sha256 = ""
-        self.max_batch_size = 1
-
-    @classmethod
-    async def connect(
-        cls, server: str, *, model: str = "crosseai", version: str | None = None, timeout_s: float = 120.0
-    ) -> Self:
-        """Connect to a server and read the model's spec from it.
-
-        Parameters
-        ----------
-        server
-            ``grpc://HOST:PORT`` or ``HOST:PORT``.
-        model
-            Model name.
-        version
-            Model version; None for the newest one that is loaded.
-        timeout_s
-            Deadline of every call, in seconds.
-
-        Raises
-        ------
-        InputError
-            If the address is malformed.
-        ServerUnavailable
-            If nobody answers, or the model is not loaded.
-        ContractError
-            If the model on the server is not one of ours, or differs from its own spec.
-        """
-        address = parse_address(server)
-        self = cls(InferenceServerClient(address), address, timeout_s)
-        try:
-            await self._read_spec(model, version)
-        except BaseException:
-            await self.close()
-            raise
-        return self
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
+        self._client = InferenceServerClient(
+            self.address,
+            creds=credentials.channel(self.address, encrypted=address.encrypted),
+            channel_args=list(_CHANNEL_OPTIONS.items()),
+        )
 
     async def close(self) -> None:
         """Close the connection."""
         await self._client.close()
 
     async def infer(
-        self, images: npt.NDArray[np.uint8], targets: npt.NDArray[np.int64], outputs: Sequence[str]
+        self,
+        model: ServedModel,
+        images: npt.NDArray[np.uint8],
+        targets: npt.NDArray[np.int64],
+        outputs: Sequence[str],
     ) -> dict[str, npt.NDArray[Any]]:
-        """Run the model on one batch.
+        """Run a model on one batch.
 
         Parameters
         ----------
+        model
+            The model, as :meth:`describe` gave it.
         images
             uint8 ``[N,1,S,S]``.
         targets
@@ -118,27 +128,82 @@ class TritonTransport:
             If a target is no class of the model.
         ContractError
             If a tensor differs from the spec.
-        ServerUnavailable, InferenceTimeout, ServerError
+        ServerUnavailable, InferenceTimeout, AccessRefused, ServerError
             If the server went away, was too slow, or refused.
         """
-        if targets.size and not -1 <= targets.min() <= targets.max() < len(self.spec.classes):
+        spec = model.spec
+        if targets.size and not -1 <= targets.min() <= targets.max() < len(spec.classes):
             raise InputError(
-                f"targets: expected -1 to {len(self.spec.classes) - 1}, found {targets.min()} to {targets.max()}"
+                f"targets: expected -1 to {len(spec.classes) - 1}, found {targets.min()} to {targets.max()}"
             )
-        image_spec, targets_spec = self.spec.inputs
+        image_spec, targets_spec = spec.inputs
         with self._translated_errors():
             result = await self._client.infer(
-                self.spec.name,
+                spec.name,
                 [self._input(image_spec, images), self._input(targets_spec, targets)],
-                model_version=self.model_version,
+                model_version=model.version,
                 outputs=[InferRequestedOutput(name) for name in outputs],
                 client_timeout=self._timeout_s,
+                headers=self._headers,
             )
-        specs = {spec.name: spec for spec in self.spec.outputs}
+        specs = {tensor.name: tensor for tensor in spec.outputs}
         arrays = {name: result.as_numpy(name) for name in outputs}
         for name, array in arrays.items():
             specs[name].check(array)
         return arrays
+
+    async def describe(self, model: str = "crosseai", version: str | None = None) -> ServedModel:
+        """Ask the server about a model.
+
+        Parameters
+        ----------
+        model
+            Model name.
+        version
+            Model version; None for the one that the server calls champion, else the newest that is loaded.
+
+        Raises
+        ------
+        ServerUnavailable, InferenceTimeout, AccessRefused, ServerError
+            If nobody answers, the model is not loaded, or the server refuses.
+        ContractError
+            If the model on the server is not one of ours, or differs from its own spec.
+        """
+        options = {"client_timeout": self._timeout_s, "headers": self._headers}
+        with self._translated_errors():
+            metadata = await self._client.get_model_metadata(model, version or "", **options)
+            configuration = (await self._client.get_model_config(model, version or "", **options)).config
+        parameters = configuration.parameters
+        if version is None:
+            version = parameters[CHAMPION].string_value or max(metadata.versions, key=int)
+        if f"model_spec.{version}" not in parameters:
+            raise ContractError(
+                f"{self.address}: expected the parameter model_spec.{version} in the configuration of "
+                f"model {model!r}, found {sorted(parameters)}"
+            )
+        spec = ModelSpec.from_json(parameters[f"model_spec.{version}"].string_value)
+        served = {t.name: (t.datatype, tuple(t.shape)) for t in (*metadata.inputs, *metadata.outputs)}
+        expected = {t.name: (t.triton_dtype, (-1, *t.triton_dims)) for t in (*spec.inputs, *spec.outputs)}
+        if served != expected:
+            raise ContractError(f"{self.address}: model {model!r} serves {served}, but its spec says {expected}")
+        sha256 = parameters[f"model_sha256.{version}"].string_value
+        return ServedModel(spec, version, sha256, configuration.max_batch_size)
+
+    async def statistics(self, model: ServedModel) -> ServerStatistics:
+        """What the server has done for a model since it was loaded.
+
+        Raises
+        ------
+        ServerUnavailable, InferenceTimeout, AccessRefused, ServerError
+            If the server does not answer.
+        """
+        with self._translated_errors():
+            answer = await self._client.get_inference_statistics(
+                model.spec.name, model.version, client_timeout=self._timeout_s, headers=self._headers
+            )
+        stats = answer.model_stats[0].inference_stats
+        compute = (stats.compute_input, stats.compute_infer, stats.compute_output)
+        return ServerStatistics(stats.queue.ns / 1e9, sum(part.ns for part in compute) / 1e9)
 
     @staticmethod
     def _input(spec: TensorSpec, array: npt.NDArray[Any]) -> InferInput:
@@ -147,50 +212,57 @@ class TritonTransport:
         tensor.set_data_from_numpy(array)
         return tensor
 
-    async def _read_spec(self, model: str, version: str | None) -> None:
-        with self._translated_errors():
-            metadata = await self._client.get_model_metadata(model, version or "", client_timeout=self._timeout_s)
-            configuration = await self._client.get_model_config(model, version or "", client_timeout=self._timeout_s)
-        self.model_version = version or max(metadata.versions, key=int)
-        parameters = configuration.config.parameters
-        if f"model_spec.{self.model_version}" not in parameters:
-            raise ContractError(
-                f"{self._address}: expected the parameter model_spec.{self.model_version} in the configuration of "
-                f"model {model!r}, found {sorted(parameters)}"
-            )
-        self.max_batch_size = configuration.config.max_batch_size
-        self.spec = ModelSpec.from_json(parameters[f"model_spec.{self.model_version}"].string_value)
-        self.model_sha256 = parameters[f"model_sha256.{self.model_version}"].string_value
-        served = {t.name: (t.datatype, tuple(t.shape)) for t in (*metadata.inputs, *metadata.outputs)}
-        expected = {t.name: (t.triton_dtype, (-1, *t.triton_dims)) for t in (*self.spec.inputs, *self.spec.outputs)}
-        if served != expected:
-            raise ContractError(f"{self._address}: model {model!r} serves {served}, but its spec says {expected}")
-
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:
         """Turn the client library's errors into ours."""
         try:
             yield
         except InferenceServerException as error:
-            kind = {
-                str(grpc.StatusCode.UNAVAILABLE): ServerUnavailable,
-                str(grpc.StatusCode.NOT_FOUND): ServerUnavailable,
-                str(grpc.StatusCode.CANCELLED): ServerUnavailable,
-                str(grpc.StatusCode.DEADLINE_EXCEEDED): InferenceTimeout,
-            }.get(error.status() or "", ServerError)
-            raise kind(f"{self._address}: {error.message()}") from error
+            kind = _ERRORS.get(error.status() or "", ServerError)
+            raise kind(f"{self.address}: {error.message()}") from error
 
 
-def parse_address(server: str) -> str:
-    """``HOST:PORT`` of a server given as ``grpc://HOST:PORT`` or ``HOST:PORT``.
+class Address(NamedTuple):
+    """Where a server listens, and whether it expects TLS."""
+
+    host_and_port: str
+    encrypted: bool
+
+
+def parse_address(server: str, *, encrypted: bool = False) -> Address:
+    """Read ``grpc://HOST:PORT``, ``grpcs://HOST:PORT`` or ``HOST:PORT``, which is ``encrypted`` where that is said.
 
     Raises
     ------
     InputError
-        If it is neither.
+        If it is none of these.
     """
-    address = server.removeprefix("grpc://")
-    host, _, port = address.rpartition(":")
-    if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise InputError(f"server {server!r}: expected grpc://HOST:PORT, for example grpc://localhost:8001")
-    return address
+    scheme, separator, rest = server.rpartition("://")
+    host, _, port = rest.rpartition(":")
+    known = {"": encrypted, "grpc": False, "grpcs": True}
+    if scheme not in known or (separator and not scheme) or not host or "/" in host:
+        port = ""
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise InputError(
+            f"server {server!r}: expected grpc://HOST:PORT or grpcs://HOST:PORT, for example grpc://localhost:8001"
+        )
+    return Address(rest, known[scheme])
+
+
+_CHANNEL_OPTIONS = {
+    "grpc.max_send_message_length": -1,
+    "grpc.max_receive_message_length": -1,
+    # A server that comes back is noticed within a second; who waits how long is for the caller to say.
+    "grpc.initial_reconnect_backoff_ms": 200,
+    "grpc.max_reconnect_backoff_ms": 1000,
+}
+
+_ERRORS: dict[str, type[ServerError]] = {
+    "StatusCode.UNAVAILABLE": ServerUnavailable,
+    "StatusCode.NOT_FOUND": ServerUnavailable,
+    "StatusCode.CANCELLED": ServerUnavailable,
+    "StatusCode.RESOURCE_EXHAUSTED": ServerUnavailable,
+    "StatusCode.DEADLINE_EXCEEDED": InferenceTimeout,
+    "StatusCode.UNAUTHENTICATED": AccessRefused,
+    "StatusCode.PERMISSION_DENIED": AccessRefused,
+}

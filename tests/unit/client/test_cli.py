@@ -52,14 +52,14 @@ def test_usage_errors_come_before_any_server(images: Path, tmp_path: Path) -> No
 
 
 def test_an_unreachable_server_is_three(images: Path, tmp_path: Path) -> None:
-    result = invoke("run", images, "--output", tmp_path / "out", "--server", "127.0.0.1:1")
+    result = invoke("run", images, "--output", tmp_path / "out", "--server", "127.0.0.1:1", "--wait", 0.2)
     assert result.exit_code == 3
     assert "127.0.0.1:1" in result.output
     assert "continues" not in result.output, "nothing was scored"
 
 
 def test_an_unwritable_output_is_one(images: Path) -> None:
-    result = invoke("run", images, "--output", "/proc/out", "--server", "127.0.0.1:1")
+    result = invoke("run", images, "--output", "/proc/out", "--server", "127.0.0.1:1", "--wait", 0.2)
     assert result.exit_code == 1
     assert "/proc/out" in result.output
 

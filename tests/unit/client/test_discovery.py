@@ -61,7 +61,7 @@ def test_image_id_is_of_the_content(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["localhost:8001", "grpc://localhost:8001"])
 def test_address(text: str) -> None:
-    assert parse_address(text) == "localhost:8001"
+    assert parse_address(text) == ("localhost:8001", False)
 
 
 @pytest.mark.parametrize("text", ["", "localhost", ":8001", "http://localhost:8001", "h:0", "h:99999", "h:x"])

@@ -51,14 +51,50 @@ def test_an_error_cancels_what_is_under_way() -> None:
 
 
 @given(st.lists(st.integers(0, 9), max_size=30), st.integers(1, 4))
-def test_batches_hold_size_items_that_count(items: list[int], size: int) -> None:
+def test_batches_hold_size_items(items: list[int], size: int) -> None:
     async def collect() -> list[list[int]]:
-        return [batch async for batch in batched(stream(items), size, counts=lambda item: item % 2 == 0)]
+        return [batch async for batch in batched(stream(items), size)]
 
     batches = asyncio.run(collect())
     assert [item for batch in batches for item in batch] == items
-    for batch in batches[:-1]:
-        assert sum(item % 2 == 0 for item in batch) == size or len(batch) == 8 * size
+    assert all(len(batch) == size for batch in batches[:-1])
+    assert all(batch for batch in batches)
+
+
+def test_work_goes_on_while_the_consumer_is_busy() -> None:
+    begun = []
+
+    async def work(item: int) -> int:
+        begun.append(item)
+        return item
+
+    async def collect() -> None:
+        async with aclosing(map_ordered(work, stream(range(100)), limit=4)) as results:
+            async for _ in results:
+                await asyncio.sleep(0.01)
+                assert begun == list(range(5)), "one was taken, four wait"
+                break
+
+    asyncio.run(collect())
+
+
+def test_an_error_upstream_comes_after_what_was_before_it() -> None:
+    async def source() -> Stream[int]:
+        yield 1
+        yield 2
+        raise ValueError("source")
+
+    async def same(item: int) -> int:
+        return item
+
+    async def collect() -> list[int]:
+        found = []
+        with pytest.raises(ValueError, match="source"):
+            async for item in map_ordered(same, source(), limit=3):
+                found.append(item)  # noqa: PERF401 - it must outlive the error
+        return found
+
+    assert asyncio.run(collect()) == [1, 2]
 
 
 def test_closing_the_end_closes_the_chain() -> None:

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from crosseai.client.files import atomic_path
-from crosseai.client.journal import SHARD_OUTCOMES, Journal
+from crosseai.client.journal import Entry, Journal
 from crosseai.client.manifest import check_same_configuration, write_manifest
 from crosseai.client.tables import write_tables
 from crosseai.contract import (
@@ -38,16 +38,29 @@ def result(path: str) -> ImageResult:
     )
 
 
+def entries(*records: ImageResult | ImageFailure) -> list[Entry]:
+    return [Entry(record) for record in records]
+
+
 def test_journal_gives_back_what_was_appended(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    records = [result(f"{i}.png") for i in range(SHARD_OUTCOMES)] + [FAILED]
-    for record in records:
-        journal.append(record)
-    assert [len(shard) for shard in journal.shards()] == [SHARD_OUTCOMES]
-    journal.flush()
-    reopened = Journal(tmp_path)
-    assert [record for shard in reopened.shards() for record in shard] == records
-    assert reopened.paths() == {record.path for record in records}
+    journal.append(entries(result("a.png"), FAILED))
+    journal.append(entries(result("c.png")))
+    for opened in (journal, Journal(tmp_path)):
+        assert list(opened.shards()) == [[result("a.png"), FAILED], [result("c.png")]]
+        assert opened.paths(ImageResult) == {"a.png", "c.png"}
+        assert opened.paths(ImageFailure) == {FAILED.path}
+
+
+def test_only_the_last_outcome_of_a_file_counts(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.append(entries(result("a.png"), FAILED))
+    journal.append([Entry(FAILED, replaces=FAILED.path)])
+    journal.append([Entry(result(FAILED.path), replaces=FAILED.path), Entry(result("moved.png"), replaces="a.png")])
+    journal.append(entries(result("a.png")))
+    for opened in (journal, Journal(tmp_path)):
+        assert list(opened.shards()) == [[], [], [result(FAILED.path), result("moved.png")], [result("a.png")]]
+        assert opened.paths(ImageFailure) == set()
 
 
 def test_a_killed_write_is_no_shard(tmp_path: Path) -> None:
@@ -59,7 +72,7 @@ def test_a_killed_write_is_no_shard(tmp_path: Path) -> None:
 def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
     (tmp_path / "000000.jsonl").write_text('{"scored": tr')
     with pytest.raises(OutputError, match=r"000000\.jsonl"):
-        list(Journal(tmp_path).shards())
+        Journal(tmp_path)
 
 
 def test_tables(tmp_path: Path) -> None:
@@ -117,14 +130,13 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_an_output_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(tmp_path)
-    journal.append(FAILED)
     write_text = Path.write_text
     monkeypatch.setattr(Path, "write_text", lambda _, *rest, **kwargs: write_text(Path("/dev/full"), *rest, **kwargs))
     with pytest.raises(OutputError, match="No space left"):
-        journal.flush()
+        journal.append(entries(FAILED))
     monkeypatch.undo()
-    journal.flush()
-    assert [record for shard in Journal(tmp_path).shards() for record in shard] == [FAILED]
+    journal.append(entries(FAILED))
+    assert list(Journal(tmp_path).shards()) == [[FAILED]]
 
 
 def test_manifest_tells_what_changed(tmp_path: Path) -> None:

@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 
 from crosseai.client.explain import ExplainByName
-from crosseai.client.pipeline import Outcome, Pipeline, ScoredImage
+from crosseai.client.findings import Localizer, ScoredImage
+from crosseai.client.flow import stream
+from crosseai.client.inference import Inference
+from crosseai.client.meter import Meter
+from crosseai.client.pipeline import Outcome, Pipeline
+from crosseai.client.servers import ServerPool
+from crosseai.client.transport import ServedModel
 from crosseai.contract import ImageFailure, ModelSpec, ServerError, ServerUnavailable
 
 SPEC = ModelSpec(input_size=16, feature_shape=(4, 2, 2))
@@ -20,15 +26,20 @@ SPEC = ModelSpec(input_size=16, feature_shape=(4, 2, 2))
 class FakeTransport:
     """Answers with fixed maps; images whose first pixel is listed are answered with NaN, or refused."""
 
-    spec = SPEC
-    model_version = "7"
+    address = "nowhere:1"
 
     def __init__(self, *, nan: set[int] = frozenset(), refused: set[int] = frozenset()) -> None:
         self.nan, self.refused = nan, refused
-        self.calls = 0
 
-    async def infer(self, images: np.ndarray, targets: np.ndarray, outputs: Sequence[str]) -> dict[str, Any]:
-        self.calls += 1
+    async def describe(self, model: str, version: str | None = None) -> ServedModel:
+        return ServedModel(SPEC, "7", "0" * 64, max_batch_size=4)
+
+    async def close(self) -> None:
+        pass
+
+    async def infer(
+        self, model: ServedModel, images: np.ndarray, targets: np.ndarray, outputs: Sequence[str]
+    ) -> dict[str, Any]:
         first = images[:, 0, 0, 0].tolist()
         if self.refused & set(first):
             raise ServerError("refused")
@@ -53,10 +64,16 @@ def score(folder: Path, transport: FakeTransport, count: int = 6) -> list[Outcom
 
     async def collect() -> list[Outcome]:
         with ThreadPoolExecutor(2) as executor:
+            servers = await ServerPool.connect([transport], wait_s=0, in_flight=2)  # type: ignore[list-item]
             pipeline = Pipeline(
-                folder, transport, ExplainByName(lambda _: (-1,)), SPEC.boxes, executor, batch_size=4, in_flight=2
-            )  # type: ignore[arg-type]
-            return [outcome async for outcome in pipeline.run(sorted(folder.iterdir()))]
+                directory=folder,
+                inference=Inference(servers, ExplainByName(lambda _: (-1,)), batch_size=4),
+                localizer=Localizer(SPEC, "7", SPEC.boxes),
+                meter=Meter(),
+                executor=executor,
+                batch_size=4,
+            )
+            return [outcome async for group in pipeline.run(stream(sorted(folder.iterdir()))) for outcome in group]
 
     return asyncio.run(collect())
 

@@ -1,0 +1,211 @@
+"""One run of a pipeline into an output folder."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from crosseai.client.findings import ScoredImage
+from crosseai.client.flow import Stream, map_ordered
+from crosseai.client.journal import Entry, Journal
+from crosseai.client.manifest import write_manifest
+from crosseai.client.pictures import Picture, write_pictures
+from crosseai.client.pipeline import Outcome, Pipeline
+from crosseai.client.prepare import MovedImage
+from crosseai.client.servers import ServerPool
+from crosseai.client.tables import TableCounts, write_tables
+from crosseai.client.transport import ServerStatistics
+from crosseai.contract import ImageFailure
+
+PROGRESS_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is.
+
+    Parameters
+    ----------
+    done, total
+        Files with an outcome, earlier runs included, of all files found.
+    failed
+        Files that failed in this run.
+    servers_up, servers
+        Servers that answered last time, of all.
+    """
+
+    done: int
+    total: int
+    failed: int
+    servers_up: int
+    servers: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What an output folder holds after a run.
+
+    Parameters
+    ----------
+    output
+        The folder.
+    model_version
+        Version of the model that answered.
+    preset
+        Name of the box parameters.
+    counts
+        Contents of the tables, earlier runs over the same output included.
+    scored_now
+        Files that this run scored or failed.
+    seconds
+        Duration of this run, the start of an embedded server left out.
+    stage_seconds
+        Where the time went, summed over what runs side by side: ``decode`` and ``boxes`` in threads, ``wait`` for a
+        free place at a server, then ``network``, ``queue`` and ``compute``, and ``write``.
+    """
+
+    output: Path
+    model_version: str
+    preset: str
+    counts: TableCounts
+    scored_now: int
+    seconds: float
+    stage_seconds: Mapping[str, float]
+
+
+class Run:
+    """Scores files that have no outcome yet, and keeps the output folder in order.
+
+    Parameters
+    ----------
+    output
+        The folder, held by this run.
+    journal
+        Its journal.
+    pipeline, servers
+        What scores, and on which servers.
+    configuration
+        What the results depend on.
+    pictures
+        Pictures to write.
+    progress
+        Told how far the run is, five times a second.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        journal: Journal,
+        pipeline: Pipeline,
+        servers: ServerPool,
+        configuration: Mapping[str, Any],
+        pictures: tuple[Picture, ...],
+        progress: Callable[[Progress], None],
+    ) -> None:
+        self._output = output
+        self._journal = journal
+        self._pipeline = pipeline
+        self._servers = servers
+        self._configuration = configuration
+        self._pictures = pictures
+        self._progress = progress
+        self._started = datetime.now(UTC)
+        self._clock = time.monotonic()
+        self._failed_before = journal.paths(ImageFailure)
+        self._scored_now = 0
+
+    async def execute(self, files: Stream[Path]) -> RunSummary:
+        """Score files; the tables are written even when the run is cut short."""
+        before = await self._servers.statistics()
+        self._write_manifest("running", {})
+        status = "partial"
+        reporter = asyncio.ensure_future(self._report())
+        try:
+            await self._score(files)
+            status = "complete"
+        finally:
+            reporter.cancel()
+            self._progress(self._snapshot())
+            counts = self._write_tables()
+            self._write_manifest(status, asdict(counts))
+        return RunSummary(
+            self._output,
+            self._servers.model.version,
+            self._pipeline.localizer.boxes.preset,
+            counts,
+            self._scored_now,
+            time.monotonic() - self._clock,
+            self._stage_seconds(before, await self._servers.statistics()),
+        )
+
+    async def _score(self, files: Stream[Path]) -> None:
+        groups = map_ordered(self._write_group_pictures, self._pipeline.run(files), limit=1)
+        async with aclosing(groups):
+            async for outcomes in groups:
+                entries = [self._entry(outcome) for outcome in outcomes]
+                with self._pipeline.meter.clock("write"):
+                    await asyncio.to_thread(self._journal.append, entries)
+                self._scored_now += len(entries)
+                self._pipeline.meter.failed += sum(isinstance(entry.record, ImageFailure) for entry in entries)
+
+    async def _write_group_pictures(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        if self._pictures:
+            await asyncio.gather(
+                *(
+                    self._pipeline.meter.in_thread(
+                        "write",
+                        self._pipeline.executor,
+                        write_pictures,
+                        *(outcome, outcome.radiograph, self._output, self._pictures, self._pipeline.localizer.boxes),
+                    )
+                    for outcome in outcomes
+                    if isinstance(outcome, ScoredImage) and outcome.radiograph is not None
+                )
+            )
+        return outcomes
+
+    def _entry(self, outcome: Outcome) -> Entry:
+        if isinstance(outcome, MovedImage):
+            return Entry(outcome.result, replaces=outcome.moved_from)
+        record = outcome.result if isinstance(outcome, ScoredImage) else outcome
+        return Entry(record, replaces=record.path if record.path in self._failed_before else None)
+
+    async def _report(self) -> None:
+        while True:
+            self._progress(self._snapshot())
+            await asyncio.sleep(PROGRESS_S)
+
+    def _snapshot(self) -> Progress:
+        meter = self._pipeline.meter
+        return Progress(meter.done, meter.total, meter.failed, *self._servers.healthy)
+
+    def _write_tables(self) -> TableCounts:
+        localizer = self._pipeline.localizer
+        shards = self._journal.shards()
+        return write_tables(self._output, shards, localizer.spec, localizer.model_version, localizer.boxes)
+
+    def _write_manifest(self, status: str, counts: dict[str, Any]) -> None:
+        times = {
+            "started": self._started.isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - self._clock, 3),
+            "files_this_run": self._scored_now,
+        }
+        write_manifest(self._output, status=status, configuration=self._configuration, counts=counts, times=times)
+
+    def _stage_seconds(self, before: ServerStatistics, after: ServerStatistics) -> dict[str, float]:
+        """Split the time of requests as the server tells; another client's requests are in its figures, too."""
+        seconds = self._pipeline.meter.seconds
+        queue, compute = after.queue_s - before.queue_s, after.compute_s - before.compute_s
+        return {
+            "decode": seconds["decode"],
+            "wait": seconds["wait"],
+            "network": max(0.0, seconds["request"] - queue - compute),
+            "queue": queue,
+            "compute": compute,
+            "boxes": seconds["boxes"],
+            "write": seconds["write"],
+        }
