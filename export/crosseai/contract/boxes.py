@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from crosseai.contract.errors import ContractError, InputError
 
@@ -12,8 +12,8 @@ Box: TypeAlias = tuple[int, int, int, int]
 
 NO_BOX: Box = (0, 0, 0, 0)
 
-CANDIDATES = ("greedy", "components", "all")
-"""Rules by which ``crosseai.postproc.localize`` finds its candidates."""
+CandidateRule: TypeAlias = Literal["greedy", "components", "all"]
+"""How ``crosseai.postproc.localize`` finds its candidates."""
 
 NIH_BOX_SIDE_PX = 1024
 """Side of the square frame in which ``BBox_List_2017.csv`` gives its boxes, whatever the image's own size."""
@@ -62,7 +62,7 @@ class BoxParameters:
     gradient_power: float = 1.0
     gradient_sigma: float = 0.0
     closing: float = 0.0
-    candidates: str = "greedy"
+    candidates: CandidateRule = "greedy"
     max_candidates: int = 8
     min_area: int = 1
     min_area_share: float = 0.0
@@ -76,7 +76,7 @@ class BoxParameters:
             ("gradient_power > 0", 0 < self.gradient_power < math.inf),
             ("0 <= gradient_sigma <= 1", 0 <= self.gradient_sigma <= 1),
             ("0 <= closing <= 1", 0 <= self.closing <= 1),
-            (f"candidates is one of {', '.join(CANDIDATES)}", self.candidates in CANDIDATES),
+            (f"candidates is one of {get_args(CandidateRule)}", self.candidates in get_args(CandidateRule)),
             ("max_candidates >= 1", self.max_candidates >= 1),
             ("min_area >= 1", self.min_area >= 1),
             ("0 <= min_area_share <= 1", 0 <= self.min_area_share <= 1),

@@ -198,6 +198,17 @@ def test_only_float_gradients_have_a_sign() -> None:
     np.testing.assert_allclose(fused, [[0, 127.5], [0, 255]])
 
 
+@pytest.mark.parametrize("shape", [(1, 65536), (65536, 1)])
+def test_sides_are_at_most_65535(shape: tuple[int, int]) -> None:
+    message = "expected 1 to 65535 pixels a side, found height"
+    with pytest.raises(InvalidMapError, match=message):
+        postproc.localize(HEATMAPS[:1], np.zeros((1, *shape), np.uint8))
+    with pytest.raises(InvalidMapError, match=message):
+        postproc.binarize(np.zeros(shape, np.float32))
+    with pytest.raises(InvalidMaskError, match=message):
+        postproc.maximal_rectangles(np.zeros(shape, np.uint8))
+
+
 def test_maps_must_belong_together() -> None:
     with pytest.raises(InvalidMapError, match="expected one for each of 1 heat maps, found 2"):
         postproc.localize(HEATMAPS[:1], GRADIENT_MAPS)

@@ -327,7 +327,7 @@ def test_the_first_of_many_boxes_is_that_of_localize(
         assert many_scores[mine][:1].tolist() == ([scores[i]] if boxes[i].any() else [])
 
 
-@pytest.mark.parametrize(("height", "width"), [(224, 224), (512, 300), (97, 512)])
+@pytest.mark.parametrize(("height", "width"), [(224, 224), (512, 512), (97, 512)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 @pytest.mark.parametrize("smooth", [True, False], ids=["smooth", "noise"])
 def test_localize_equals_oracle_on_large_maps(height: int, width: int, dtype: type[np.generic], smooth: bool) -> None:
@@ -341,13 +341,23 @@ def test_localize_equals_oracle_on_large_maps(height: int, width: int, dtype: ty
 
 @pytest.mark.parametrize(
     "mask",
-    [np.zeros((6, 5)), np.ones((6, 5)), np.indices((9, 8)).sum(0) % 2, np.eye(7), np.ones((1, 40)), np.ones((40, 1))],
-    ids=["zeros", "ones", "checkerboard", "diagonal", "row", "column"],
+    [
+        np.zeros((6, 5)),
+        np.ones((6, 5)),
+        np.ones((1, 1)),
+        np.pad(np.ones((1, 1)), 3),
+        np.indices((9, 8)).sum(0) % 2,
+        np.eye(7),
+        np.ones((1, 40)),
+        np.ones((40, 1)),
+    ],
+    ids=["zeros", "ones", "one pixel", "lone pixel", "checkerboard", "diagonal", "row", "column"],
 )
-def test_special_masks(mask: npt.NDArray[np.float64]) -> None:
+@pytest.mark.parametrize("candidates", CANDIDATES)
+def test_special_masks(mask: npt.NDArray[np.float64], candidates: Candidates) -> None:
     ones = mask.astype(np.uint8)
-    found = postproc.maximal_rectangles(ones)
-    assert [tuple(box) for box in found.tolist()] == oracle.maximal_rectangles(ones)
+    found = postproc.maximal_rectangles(ones, candidates=candidates)
+    assert [tuple(box) for box in found.tolist()] == oracle.find_candidates(ones, candidates, brute_force=True)
     grown = postproc.expand(ones, found)
     assert [tuple(box) for box in grown.tolist()] == [oracle.expand(ones, tuple(box)) for box in found.tolist()]
 
