@@ -14,7 +14,7 @@ pytest.importorskip("mlflow")
 
 from mlflow import MlflowClient
 
-from crosseai.contract import InputError
+from crosseai.contract import CHESTXRAY8, InputError
 from crosseai.training import load_checkpoint
 from crosseai.training.cli import main
 from crosseai.training.tracking import resolve_checkpoint, training_run
@@ -45,6 +45,7 @@ def fitted(data: Path, workplace: Path) -> Result:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(workplace)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
         result = CliRunner().invoke(main, ["fit", "--data", str(data), *FIT, "--output", "out"])
     assert result.exit_code == 0, result.output
     return result
@@ -59,7 +60,9 @@ def run_id(fitted: Result) -> str:
 def test_fit_prints_the_table_and_ends_with_the_run(fitted: Result) -> None:
     lines = fitted.stdout.splitlines()
     assert lines[0].startswith("test AUC (weights of epoch ")
-    assert [line.split()[0] for line in lines[1:-1]][-2:] == ["Pneumothorax", "mean"]
+    assert [line.split()[0] for line in lines[2:-2]] == [*CHESTXRAY8, "mean"]
+    assert lines[-4].endswith("  0.789")
+    assert lines[-3].endswith("  0.696; SCALP 0.839")
     assert "epoch   2  loss" in fitted.stderr
     run_id(fitted)
 
@@ -78,10 +81,32 @@ def test_the_run_records_what_made_it(fitted: Result, data: Path, workplace: Pat
     assert [metric.step for metric in client.get_metric_history(run.info.run_id, "train_loss")] == [1, 2]
     assert len(client.get_metric_history(run.info.run_id, "validation_auc")) == 2
     assert 0 <= run.data.metrics["test_auc_Mass"] <= 1
-    (source,) = run.inputs.dataset_inputs
-    assert json.loads(source.dataset.source)["uri"] == str(data)
-    assert sum(json.loads(source.dataset.profile)["images"].values()) == 120
-    artifacts = {artifact.path for artifact in client.list_artifacts(run.info.run_id, "checkpoint")}
+    assert "system/cpu_utilization_percentage" in run.data.metrics
+    assert run.data.metrics["test_auc_low"] <= run.data.metrics["test_auc"] <= run.data.metrics["test_auc_high"]
+
+
+def test_the_run_records_its_data(fitted: Result, data: Path, workplace: Path) -> None:
+    run = MlflowClient(f"sqlite:///{workplace / 'mlflow.db'}").get_run(run_id(fitted))
+    used = {source.tags[0].value: source.dataset for source in run.inputs.dataset_inputs}
+    assert set(used) == {"training", "validation", "test"}
+    assert all(json.loads(dataset.source)["uri"] == str(data) for dataset in used.values())
+    assert sum(json.loads(dataset.profile)["images"] for dataset in used.values()) == 120
+    assert sum(json.loads(dataset.profile)["patients"] for dataset in used.values()) == 40
+    features = json.loads(used["test"].schema)["mlflow_tensorspec"]["features"]
+    assert json.loads(features)[0]["tensor-spec"] == {"dtype": "uint8", "shape": [-1, 1, 32, 32]}
+
+
+def test_the_run_keeps_its_report(fitted: Result, data: Path, workplace: Path) -> None:
+    client = MlflowClient(f"sqlite:///{workplace / 'mlflow.db'}")
+    kept = {artifact.path for artifact in client.list_artifacts(run_id(fitted))}
+    assert kept == {
+        *("checkpoint", "plots", "examples", "model_card.md", "environment.txt"),
+        *("metrics.json", "split.csv", "predictions.csv", "corrupted.csv"),
+    }
+    plots = {artifact.path for artifact in client.list_artifacts(run_id(fitted), "plots")}
+    assert plots == {f"plots/{name}.png" for name in ("roc", "precision_recall", "calibration", "confusion")}
+    assert len(client.list_artifacts(run_id(fitted), "examples")) == 8
+    artifacts = {artifact.path for artifact in client.list_artifacts(run_id(fitted), "checkpoint")}
     assert artifacts == {f"checkpoint/{name}" for name in ("model.safetensors", "model_spec.json", "training.json")}
 
 
@@ -91,6 +116,7 @@ def test_output_folder(fitted: Result, data: Path) -> None:
     assert spec.input_size == 32
     assert spec.feature_shape == (128, 1, 1)
     assert any(point != 0.5 for point in spec.operating_points)
+    assert any(intercept != 0 for intercept in spec.calibration_intercepts)
     assert json.loads(Path("out/metrics.json").read_text())["best_epoch"] in (1, 2)
     with Path("out/split.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -106,15 +132,41 @@ def test_evaluation_repeats_the_figures_of_the_run(fitted: Result, data: Path) -
     for model in (f"runs:/{run_id(fitted)}", "out/checkpoint"):
         result = CliRunner().invoke(main, ["evaluate", "--data", str(data), "--model", model])
         assert result.exit_code == 0, result.output
-        tables.append([line.split()[:2] for line in result.stdout.splitlines()[1:]])
-    assert tables[0] == tables[1] == [line.split() for line in fitted.stdout.splitlines()[1:-1]]
+        tables.append(result.stdout.splitlines()[1:])
+    assert tables[0] == tables[1] == fitted.stdout.splitlines()[1:-1]
 
 
 def test_evaluation_of_unseen_data_takes_all_of_it(fitted: Result, tmp_path: Path) -> None:
     other = write_data_set(tmp_path, patients=5, seed=9)
     result = CliRunner().invoke(main, ["evaluate", "--data", str(other), "--model", "out/checkpoint", "--part", "all"])
     assert result.exit_code == 0, result.output
-    assert "all AUC (15 images)" in result.stdout
+    assert "all AUC (15 images of 5 patients)" in result.stdout
+
+
+def test_official_lists_are_honoured_and_a_corrupted_image_is_listed(fitted: Result, tmp_path: Path) -> None:
+    data = write_data_set(tmp_path / "nih", patients=40)
+    names = sorted(path.name for path in (data / "images").iterdir())
+    held_out = {name for name in names if int(name[:8]) < 10}
+    (data / "test_list.txt").write_text("\n".join(held_out))
+    (data / "train_val_list.txt").write_text("\n".join(set(names) - held_out))
+    (data / "images" / names[4]).write_bytes(b"no image")
+    result = CliRunner().invoke(main, ["fit", "--data", str(data), *FIT, "--output", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    with (tmp_path / "out/split.csv").open(newline="") as file:
+        parts = {row["image_id"]: row["part"] for row in csv.DictReader(file)}
+    assert {name for name, part in parts.items() if part == "test"} == held_out - {names[4]}
+    assert set(parts) == set(names) - {names[4]}
+    with (tmp_path / "out/corrupted.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["image_id"] == names[4]
+    evaluate = ["evaluate", "--data", str(data), "--model", str(tmp_path / "out/checkpoint")]
+    evaluated = CliRunner().invoke(main, evaluate)
+    assert evaluated.stdout.splitlines()[1:] == result.stdout.splitlines()[1:-1]
+    (data / "test_list.txt").unlink()
+    (data / "train_val_list.txt").unlink()
+    without_lists = CliRunner().invoke(main, evaluate)
+    assert without_lists.exit_code == 2
+    assert "the model was trained with an official split" in without_lists.stderr
 
 
 def test_the_same_seed_gives_the_same_weights(fitted: Result, data: Path) -> None:
@@ -151,7 +203,7 @@ def test_models_that_do_not_exist_are_refused(fitted: Result, uri: str) -> None:
 
 @pytest.mark.parametrize(("raised", "status"), [(ValueError("no"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
 def test_an_interrupted_run_says_so(fitted: Result, data: Path, raised: BaseException, status: str) -> None:
-    with pytest.raises(type(raised)), training_run({}, {}, data, "digest", {}) as run:
+    with pytest.raises(type(raised)), training_run({}, {}) as run:
         run.log_metrics({"train_loss": 1.0, "validation_auc": math.nan})
         raise raised
     recorded = MlflowClient("sqlite:///mlflow.db").get_run(run.run_id)
@@ -176,7 +228,7 @@ def test_a_terminated_process_records_its_run_as_killed(fitted: Result, data: Pa
 def test_usage_errors_end_with_two_and_one_message(data: Path, tmp_path: Path) -> None:
     (data / "not_a_model").mkdir(exist_ok=True)
     for arguments, message in (
-        (["fit", "--data", str(tmp_path)], "expected Data_Entry_2017_v2020.csv or Data_Entry_2017.csv"),
+        (["fit", "--data", str(tmp_path)], "expected the listing of one layout: Data_Entry_2017_v2020.csv"),
         (["fit", "--data", str(data), "--learning-rate", "0"], "expected learning_rate > 0"),
         (["evaluate", "--data", str(data), "--model", str(tmp_path)], "expected a checkpoint folder"),
         (["fit", "--data", str(data), *FIT, "--output", str(data / "Data_Entry_2017.csv")], "results: cannot write"),

@@ -16,6 +16,8 @@ from click.testing import CliRunner
 
 pytest.importorskip("mlflow")
 
+from mlflow import MlflowClient
+
 from crosseai.training import load_checkpoint
 from crosseai.training.cli import main
 from crosseai.training.tracking import resolve_checkpoint
@@ -79,6 +81,7 @@ def test_a_run_is_recorded_by_the_server_and_its_checkpoint_comes_back(
 ) -> None:
     data = write_data_set(tmp_path / "nih", patients=40)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server_url)
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
     monkeypatch.chdir(tmp_path)
     fit = ["fit", "--data", str(data), "--width", "4", "--input-size", "32", "--epochs", "1", "--output", "out"]
     fitted = CliRunner().invoke(main, fit)
@@ -88,11 +91,17 @@ def test_a_run_is_recorded_by_the_server_and_its_checkpoint_comes_back(
     assert load_checkpoint(fetched)[1] == load_checkpoint(tmp_path / "out/checkpoint")[1]
     assert list((server_folder / "artifacts").rglob("checkpoint/model.safetensors"))
     assert not (tmp_path / "mlflow.db").exists(), "nothing is kept beside the server"
+    client = MlflowClient(server_url)
+    run = client.get_run(uri.removeprefix("runs:/"))
+    assert "system/cpu_utilization_percentage" in run.data.metrics
+    assert {source.tags[0].value for source in run.inputs.dataset_inputs} == {"training", "validation", "test"}
+    card = Path(client.download_artifacts(run.info.run_id, "model_card.md", str(tmp_path)))
+    assert run.data.tags["split_sha256"] in card.read_text()
+    assert len(client.list_artifacts(run.info.run_id, "plots")) == 4
 
     evaluated = CliRunner().invoke(main, ["evaluate", "--data", str(data), "--model", uri])
     assert evaluated.exit_code == 0, evaluated.output
-    mean = [line.split() for line in evaluated.stdout.splitlines()][-1]
-    assert mean == fitted.stdout.splitlines()[-2].split()
+    assert evaluated.stdout.splitlines()[1:] == fitted.stdout.splitlines()[1:-1]
 
 
 def test_a_server_that_is_away_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,9 @@
 """From a data set to a trained, evaluated and recorded classifier; and the evaluation of one."""
 
-import csv
+import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,11 +27,14 @@ from crosseai.training.loop import LOST_BATCH_FILENAME, train
 from crosseai.training.model import build_model, feature_shape
 from crosseai.training.processes import joined_processes
 from crosseai.training.progress import Epoch
-from crosseai.training.split import PARTS, Part, Split, parts_of, split_by_patient
-from crosseai.training.tracking import CHECKPOINT_ARTIFACT, training_run
+from crosseai.training.report import Outcome, evaluation_metrics, write_report
+from crosseai.training.split import PARTS, Part, parts_of, split_by_patient
+from crosseai.training.tracking import CHECKPOINT_ARTIFACT, RecordedData, code_version, training_run
 
 TRAINING_FILENAME = "training.json"
 """Beside the weights: the configuration they were trained with, and the hash of the split."""
+
+JUDGED_PARTS: tuple[Part, ...] = ("validation", "test")
 
 RUN_FILENAME = "run"
 """In the output folder: the run that is recorded, runs:/ID."""
@@ -90,7 +93,7 @@ def fit(
     cache
         Folder for decoded images; inside the data set by default.
     output
-        Folder that gets what the run's artifacts hold: ``checkpoint/``, ``metrics.json`` and ``split.csv``, and the
+        Folder that gets what the run's artifacts hold: ``checkpoint/`` and what :func:`write_report` writes, and the
         state to resume from.
     resume
         Go on with the run that was ended in ``output``.
@@ -129,9 +132,9 @@ def fit(
             train(model, spec, data, config, results, resume=resume, processes=processes)
             return None
         digest = split.digest(radiographs.image_ids)
-        tags = {"split_sha256": digest}
+        tags = {"split_sha256": digest, **code_version()}
         run_id = _run_to_resume(results) if resume else None
-        with training_run(parameters, tags, folder, digest, _profile(radiographs, split), run_id) as run:
+        with training_run(parameters, tags, _recorded(folder, data), run_id) as run:
             (results / RUN_FILENAME).write_text(f"{run.uri}\n", encoding="utf-8")
 
             def record(epoch: Epoch) -> None:
@@ -143,24 +146,21 @@ def fit(
             except InputError:
                 run.log_artifacts(results.glob(LOST_BATCH_FILENAME))
                 raise
-            validation_logits, test_logits = (
-                predict_logits(model, images.pixels[rows], spec) for rows in (split.validation, split.test)
-            )
-            spec = calibrate(spec, radiographs.labels[split.validation], validation_logits, config.sensitivity)
-            test = _judge_rows(spec, radiographs, split.test, test_logits)
-            test_metrics = _auc_metrics("test", test.auc)
-            run.log_metrics({**test_metrics, "best_epoch": best.number}, best.number)
-            save_checkpoint(model, spec, results / CHECKPOINT_ARTIFACT)
+            logits = {part: predict_logits(model, data.images[getattr(split, part)], spec) for part in JUDGED_PARTS}
+            spec = calibrate(spec, radiographs.labels[split.validation], logits["validation"], config.sensitivity)
+            test = _judge_rows(spec, radiographs, split.test, logits["test"])
+            metrics = {"best_epoch": best.number, **evaluation_metrics("test", test)}
+            run.log_metrics(metrics, best.number)
+            spec = save_checkpoint(model, spec, results / CHECKPOINT_ARTIFACT)
             _write_json(
                 results / CHECKPOINT_ARTIFACT / TRAINING_FILENAME,
                 {**asdict(config), **tags, "official_split": radiographs.held_out is not None},
             )
-            _write_json(results / "metrics.json", {"best_epoch": best.number, **_epoch_metrics(best), **test_metrics})
-            _write_split(results / "split.csv", radiographs, split)
-            corrupted = [(radiographs.image_ids[i], why) for i, why in images.corrupted.items()]
-            _write_csv(results / "corrupted.csv", ("image_id", "message"), corrupted)
-            artifacts = (CHECKPOINT_ARTIFACT, "metrics.json", "split.csv", "corrupted.csv")
-            run.log_artifacts(results / name for name in artifacts)
+            outcome = Outcome(
+                config, data, spec, logits, test, images.corrupted, {**_epoch_metrics(best), **metrics},
+                {"data set": folder.resolve().name, "weights_sha256": spec.weights_sha256, **tags},
+            )  # fmt: skip
+            run.log_artifacts([results / CHECKPOINT_ARTIFACT, *write_report(outcome, results)])
             return FitReport(run.uri, best, test)
 
 
@@ -269,16 +269,21 @@ def _parts_in_training(checkpoint: Path, radiographs: LabelledRadiographs) -> np
     return parts_of(radiographs.patients, seed, radiographs.held_out if official else None)
 
 
-def _profile(radiographs: LabelledRadiographs, split: Split) -> dict[str, Any]:
-    return {
-        "images": {part: len(getattr(split, part)) for part in PARTS},
-        "patients": len(set(radiographs.patients)),
-        "positives": dict(zip(radiographs.classes, (radiographs.labels == 1).sum(0).tolist(), strict=True)),
-    }
-
-
-def _auc_metrics(part: Part, auc: Mapping[str, float]) -> dict[str, float]:
-    return {f"{part}_auc": mean_auc(auc), **{f"{part}_auc_{disease}": value for disease, value in auc.items()}}
+def _recorded(folder: Path, data: TrainingData) -> list[RecordedData]:
+    """The three parts, as the run records them."""
+    records = []
+    for part in PARTS:
+        rows, radiographs = getattr(data.split, part), data.radiographs
+        profile = {
+            "images": len(rows),
+            "patients": len({radiographs.patients[row] for row in rows}),
+            "positives": dict(zip(radiographs.classes, (radiographs.labels[rows] == 1).sum(0).tolist(), strict=True)),
+        }
+        names = "\n".join(sorted(radiographs.image_ids[row] for row in rows))
+        digest = hashlib.sha256(names.encode()).hexdigest()
+        use = "training" if part == "train" else part
+        records.append(RecordedData(folder, use, digest, data.images.shape[1:], len(radiographs.classes), profile))
+    return records
 
 
 def _epoch_metrics(epoch: Epoch) -> dict[str, float]:
@@ -286,19 +291,10 @@ def _epoch_metrics(epoch: Epoch) -> dict[str, float]:
         "train_loss": epoch.loss,
         "train_cross_entropy": epoch.cross_entropy,
         "train_contrastive": epoch.contrastive,
-        **_auc_metrics("validation", epoch.validation_auc),
+        "validation_auc": mean_auc(epoch.validation_auc),
+        **{f"validation_auc_{disease}": auc for disease, auc in epoch.validation_auc.items()},
     }
 
 
 def _write_json(file: Path, content: Mapping[str, Any]) -> None:
     file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _write_split(file: Path, radiographs: LabelledRadiographs, split: Split) -> None:
-    parts = split.image_ids(radiographs.image_ids)
-    _write_csv(file, ("image_id", "part"), ((name, part) for part, names in parts.items() for name in names))
-
-
-def _write_csv(file: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    with file.open("w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream).writerows([columns, *rows])

@@ -5,6 +5,7 @@ SQLite file, artifacts lie in ``mlartifacts/`` beside it; with a server, where t
 """
 
 import json
+import logging
 import math
 import os
 import re
@@ -18,13 +19,20 @@ from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported: nothing leaves this machine
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # its bars only get in the way
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout is for results
 
+import numpy as np
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
+from mlflow.data.schema import TensorDatasetSchema
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from mlflow.types import Schema, TensorSpec
 
 from crosseai.contract import DEFAULT_TRACKING_URI, SPEC_FILENAME, InputError
+
+logging.getLogger(SystemMetricsMonitor.__module__).setLevel(logging.WARNING)  # it announces start and end
 
 EXPERIMENT = "crosseai"
 CHECKPOINT_ARTIFACT = "checkpoint"
@@ -33,6 +41,21 @@ CHECKPOINT_ARTIFACT = "checkpoint"
 def tracking_uri() -> str:
     """Where runs are kept: ``MLFLOW_TRACKING_URI``, or ``mlflow.db`` in the working folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
+
+
+def code_version() -> dict[str, str]:
+    """Commit of this source code, and whether it was changed since, as tags; empty outside a checkout."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # an installed copy is no checkout
+        dirty = bool(git("status", "--short", "--untracked-files=no"))
+        return {"mlflow.source.git.commit": git("rev-parse", "HEAD"), "git.dirty": str(dirty)}
+    except (OSError, subprocess.CalledProcessError):
+        return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,29 +92,68 @@ class TrainingRun:
                 self.client.log_artifact(self.run_id, str(path))
 
 
+@dataclass(frozen=True, slots=True)
+class RecordedData:
+    """Images that a run used.
+
+    Parameters
+    ----------
+    folder
+        The data set.
+    use
+        What for: ``training``, ``validation`` or ``test``.
+    digest
+        Hash of what images they are.
+    image_shape
+        ``(1, S, S)`` uint8, as the network is fed.
+    classes
+        Number of labels of an image.
+    profile
+        Counts that describe them.
+    """
+
+    folder: Path
+    use: str
+    digest: str
+    image_shape: tuple[int, int, int]
+    classes: int
+    profile: Mapping[str, Any]
+
+    def as_input(self) -> DatasetInput:
+        """As MLflow records it."""
+        folder, uint8 = self.folder.resolve(), np.dtype(np.uint8)
+        images, labels = (Schema([TensorSpec(uint8, (-1, *shape))]) for shape in (self.image_shape, (self.classes,)))
+        dataset = Dataset(
+            f"{folder.name} {self.use}",
+            self.digest[:36],  # as much as MLflow keeps
+            "local",
+            json.dumps({"uri": str(folder)}),
+            json.dumps(TensorDatasetSchema(images, labels).to_dict()),
+            json.dumps(self.profile),
+        )
+        return DatasetInput(dataset, [InputTag("mlflow.data.context", self.use)])
+
+
 @contextmanager
 def training_run(
     parameters: Mapping[str, Any],
     tags: Mapping[str, str],
-    dataset: Path,
-    digest: str,
-    profile: Mapping[str, Any],
+    data: Iterable[RecordedData] = (),
     resumed: str | None = None,
 ) -> Iterator[TrainingRun]:
     """Record a training run in the experiment ``crosseai``; it ends as finished, failed or killed.
+
+    Load of processor, memory, disk, network and GPUs is recorded beside the metrics, every ten seconds or as
+    MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL says.
 
     Parameters
     ----------
     parameters
         The configuration.
     tags
-        Further facts. The git commit of the code is added where it is known.
-    dataset
-        Folder of the training data.
-    digest
-        Hash of the split.
-    profile
-        Counts that describe the data.
+        Further facts.
+    data
+        What it is trained and tested on.
     resumed
         Id of a run that ended too early and goes on: it keeps the record that it has.
 
@@ -107,19 +169,22 @@ def training_run(
         client.log_batch(
             run_id,
             params=[Param(name, str(value)) for name, value in parameters.items()],
-            tags=[RunTag(name, value) for name, value in {**_git_tags(), **tags}.items()],
+            tags=[RunTag(name, value) for name, value in tags.items()],
         )
-        source = json.dumps({"uri": str(dataset.resolve())})
-        entity = Dataset(dataset.resolve().name, digest[:32], "local", source, profile=json.dumps(profile))
-        client.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])])
+        client.log_inputs(run_id, [used.as_input() for used in data])
+        load: Any = SystemMetricsMonitor(  # type: ignore[no-untyped-call]
+            run_id, resume_logging=resumed is not None, tracking_uri=tracking_uri()
+        )
     status = "FAILED"
     try:
+        load.start()
         yield TrainingRun(run_id, client)
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
         raise
     finally:
+        load.finish()
         client.set_terminated(run_id, status)
 
 
@@ -198,18 +263,3 @@ def _experiment_id(client: MlflowClient) -> str:
     database = tracking_uri().removeprefix("sqlite:///")
     beside = None if database == tracking_uri() else (Path(database).resolve().parent / "mlartifacts").as_uri()
     return str(client.create_experiment(EXPERIMENT, artifact_location=beside))
-
-
-def _git_tags() -> dict[str, str]:
-    """Commit of this source code, and whether it was changed since; empty outside a checkout."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)  # an installed copy is no checkout
-        dirty = bool(git("status", "--short", "--untracked-files=no"))
-        return {"mlflow.source.git.commit": git("rev-parse", "HEAD"), "git.dirty": str(dirty)}
-    except (OSError, subprocess.CalledProcessError):
-        return {}
