@@ -3,9 +3,12 @@
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import mlflow
 import numpy as np
 import pytest
@@ -14,12 +17,13 @@ from mlflow import MlflowClient
 
 from crosseai.contract import Architecture, ModelSpec
 from crosseai.export.cli import main
-from crosseai.export.verify import sample_images
+from crosseai.export.golden import Golden
+from crosseai.export.verify import TOLERANCES, sample_images
 from crosseai.training import save_checkpoint
 from crosseai.training.tracking import resolve_checkpoint
 from tests.unit.export import networks
 
-SPEC = ModelSpec(input_size=32, architecture=Architecture("resnet14", triplet_attention=True, width=4))
+SPEC = ModelSpec(input_size=32, architecture=Architecture("resnet14", triplet_attention=False, width=4))
 
 
 def run(*arguments: object) -> str:
@@ -31,7 +35,7 @@ def run(*arguments: object) -> str:
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint")
-    save_checkpoint(networks.residual(), SPEC, folder)
+    save_checkpoint(networks.residual(triplet_attention=False), SPEC, folder)
     return folder
 
 
@@ -47,7 +51,7 @@ def store(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def test_output_folder_holds_the_graph_and_its_spec(store, checkpoint):
-    assert {path.name for path in (store / "exported").iterdir()} == {"model.onnx", "model_spec.json"}
+    assert {path.name for path in (store / "exported").iterdir()} == {"golden.npz", "model.onnx", "model_spec.json"}
     spec = ModelSpec.load(store / "exported")
     assert spec.feature_shape == (128, 1, 1)
     assert spec.weights_sha256 == ModelSpec.load(checkpoint).weights_sha256
@@ -77,15 +81,66 @@ def test_registered_version_leads_back_to_its_checkpoint(store, checkpoint):
     assert ModelSpec.load(resolve_checkpoint("models:/crosseai/1")) == ModelSpec.load(checkpoint)
 
 
-def test_verify_prints_a_table_and_refuses_another_model(store, checkpoint, tmp_path):
-    table = run("verify", store / "exported", "--model", checkpoint)
-    assert re.search(r"^input_gradients +\d\.\de-\d\d.* ok$", table, re.MULTILINE)
-    other = networks.residual()
+def test_verify_needs_nothing_but_the_folder(store, tmp_path):
+    version = mlflow.artifacts.download_artifacts(
+        "models:/crosseai/1", dst_path=str(tmp_path), tracking_uri=f"sqlite:///{store}/mlflow.db"
+    )
+    for folder in (store / "exported", version):
+        table = run("verify", folder)
+        assert re.search(r"^input_gradients +\d\.\de-\d\d.* ok$", table, re.MULTILINE)
+        assert "agrees with PyTorch on 3 images" in table
+
+
+def test_verify_refuses_another_model(store, checkpoint, tmp_path):
+    run("verify", store / "exported", "--model", checkpoint)
+    other = networks.residual(triplet_attention=False)
     other.head[0].weight.data.mul_(1.01)
     save_checkpoint(other, SPEC, tmp_path)
     refused = CliRunner().invoke(main, ["verify", str(store / "exported"), "--model", str(tmp_path)])
     assert refused.exit_code == 2
+    assert re.search(r"^logits .* NO$", refused.output, re.MULTILINE)
     assert "differs from eager PyTorch: logits" in refused.output
+
+
+def test_verify_on_radiographs_finds_the_model_that_the_export_recorded(store, tmp_path):
+    generator = np.random.default_rng(0)
+    for name in ("a.png", "deeper/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), generator.integers(0, 256, (40, 50), np.uint8))
+    (tmp_path / "listing.csv").write_text("no radiograph")
+    assert "agrees with PyTorch on 2 images" in run("verify", store / "exported", "--images", tmp_path)
+    assert "agrees with PyTorch on 1 images" in run("verify", store / "exported", "--images", tmp_path, "--count", 1)
+
+
+def test_verify_without_a_recorded_source_asks_for_the_model(store, tmp_path):
+    spec = ModelSpec.load(store / "exported")
+    replace(Golden.load(store / "exported", spec), source="").save(tmp_path)
+    spec.save(tmp_path)
+    refused = CliRunner().invoke(main, ["verify", str(tmp_path), "--images", str(tmp_path)])
+    assert refused.exit_code == 2
+    assert "expected --model" in refused.output
+
+
+def test_verify_names_what_is_missing_or_broken(store, tmp_path):
+    for name in ("model_spec.json", "golden.npz"):
+        shutil.copy(store / "exported" / name, tmp_path)
+    (tmp_path / "model.onnx").write_bytes(b"no model")
+    refused = CliRunner().invoke(main, ["verify", str(tmp_path)])
+    assert (refused.exit_code, "ONNX Runtime cannot load it" in refused.output) == (2, True)
+    (tmp_path / "golden.npz").write_bytes(b"no arrays")
+    refused = CliRunner().invoke(main, ["verify", str(tmp_path)])
+    assert (refused.exit_code, "expected the explanations recorded by the export" in refused.output) == (2, True)
+
+
+def test_a_graph_beyond_its_tolerance_is_neither_written_nor_registered(store, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setitem(TOLERANCES["fp16"], "activations", 1e-9)
+    arguments = ["onnx", "--model", str(checkpoint), "--output", str(tmp_path), "--precision", "fp16"]
+    refused = CliRunner().invoke(main, arguments)
+    assert refused.exit_code == 2
+    assert "differs from eager PyTorch: activations: expected <= 1e-09" in refused.output
+    assert list(tmp_path.iterdir()) == []
+    versions = MlflowClient(f"sqlite:///{store}/mlflow.db").search_model_versions("name = 'crosseai'")
+    assert [int(version.version) for version in versions] == [1]
 
 
 @pytest.mark.parametrize("content", ["{}", json.dumps({"name": "x"})])

@@ -16,6 +16,7 @@ import torch
 
 from crosseai.contract import ContractError, InputError, ModelSpec
 from crosseai.export import ExportReport, export_onnx, verify
+from crosseai.export.tensorrt import build_plan
 from crosseai.export.verify import sample_images
 from tests.unit.export import networks
 
@@ -25,6 +26,11 @@ SPEC = ModelSpec(input_size=32)
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
     return export_onnx(networks.residual(), SPEC, tmp_path_factory.mktemp("exported") / "model.onnx")
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
+    return export_onnx(networks.residual(), SPEC, tmp_path_factory.mktemp("half") / "model.onnx", precision="fp16")
 
 
 @pytest.fixture(scope="module")
@@ -62,19 +68,42 @@ def test_tensors_are_those_of_the_spec(exported, session):
         assert [(t.name, t.dtype, list(t.shape)) for t in specs] == [(t.name, dtypes[t.type], t.shape) for t in found]
 
 
-def test_tensorrt_rtx_parses_and_builds_the_graph(exported):
+@pytest.mark.parametrize("kind", ["exported", "half"])
+def test_tensorrt_rtx_parses_and_builds_the_graph(kind, request, tmp_path):
     """TensorRT-RTX, whose parser is a little stricter than TensorRT's, builds without a GPU; it cannot run there."""
-    trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
-    builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
-    network = builder.create_network(0)
-    parser = trt.OnnxParser(network, trt.Logger(trt.Logger.ERROR))
-    parsed = parser.parse(exported.path.read_bytes())
-    assert parsed, [str(parser.get_error(i)) for i in range(parser.num_errors)]
-    config, profile = builder.create_builder_config(), builder.create_optimization_profile()
-    profile.set_shape("image", *((n, 1, 32, 32) for n in (1, 8, 16)))
-    profile.set_shape("targets", *((n, k) for n, k in ((1, 1), (8, 3), (16, 8))))
-    config.add_optimization_profile(profile)
-    assert builder.build_serialized_network(network, config) is not None
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    report: ExportReport = request.getfixturevalue(kind)
+    report.save(tmp_path)
+    (tmp_path / "model.onnx").symlink_to(report.path)
+    plan = build_plan(tmp_path, tmp_path / "model.plan", batch=(1, 8, 16), explained=(1, 3, 8))
+    assert plan.precision == report.spec.precision
+    assert plan.size_bytes == (tmp_path / "model.plan").stat().st_size > 0
+
+
+def test_half_precision_has_the_same_inputs_and_outputs(exported, half):
+    assert half.spec == replace(exported.spec, precision="fp16")
+    assert all(parity.holds for parity in half.parity), half.parity
+    graphs = [onnx.load(report.path).graph for report in (exported, half)]
+    assert graphs[0].input == graphs[1].input
+    assert graphs[0].output == graphs[1].output
+
+
+def test_half_precision_computes_in_float16_where_it_costs(half):
+    graph = onnx.shape_inference.infer_shapes(onnx.load(half.path), strict_mode=True).graph
+    dtypes = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.output)}
+    by_operator = {
+        operator: {dtypes[node.output[0]] for node in graph.node if node.op_type == operator}
+        for operator in ("Conv", "ConvTranspose", "Sigmoid", "ReduceMean", "Gemm", "TopK")
+    }
+    narrow, wide = {onnx.TensorProto.FLOAT16}, {onnx.TensorProto.FLOAT}
+    assert by_operator == {
+        "Conv": narrow, "ConvTranspose": narrow, "Sigmoid": narrow, "ReduceMean": wide, "Gemm": wide, "TopK": wide
+    }  # fmt: skip
+
+
+def test_half_precision_halves_the_weights(exported, half):
+    parameters = sum(parameter.numel() for parameter in networks.residual().parameters())
+    assert exported.size_bytes - half.size_bytes > 1.5 * parameters
 
 
 def test_weights_are_stored_once(exported):
@@ -128,16 +157,25 @@ def test_a_graph_that_differs_from_the_model_is_not_written(tmp_path):
 
 
 def test_same_model_same_bytes_in_another_process(tmp_path, repository):
+    program = """
+import sys
+from pathlib import Path
+from crosseai.contract import ModelSpec
+from crosseai.export import export_onnx
+from tests.unit.export import networks
+for precision in ("fp32", "fp16"):
+    file = Path(sys.argv[1]) / f"{precision}.onnx"
     spec = ModelSpec(input_size=16, classes=("a", "b", "c"))
-    here = export_onnx(networks.tiny(), spec, tmp_path / "here.onnx", layer="features")
-    program = (
-        "from pathlib import Path; from crosseai.contract import ModelSpec; from crosseai.export import export_onnx;"
-        "from tests.unit.export import networks; spec = ModelSpec(input_size=16, classes=('a', 'b', 'c'));"
-        f"export_onnx(networks.tiny(), spec, Path({str(tmp_path / 'there.onnx')!r}), layer='features')"
-    )
-    environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(repository)}
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, env=environment)
-    assert (tmp_path / "there.onnx").read_bytes() == here.path.read_bytes()
+    export_onnx(networks.tiny(), spec, file, layer="features", precision=precision)
+"""
+    for seed in ("1", "7"):
+        (tmp_path / seed).mkdir()
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(repository)}
+        command = [sys.executable, "-c", program, str(tmp_path / seed)]
+        subprocess.run(command, check=True, cwd=tmp_path, env=environment)
+    for precision in ("fp32", "fp16"):
+        files = [tmp_path / seed / f"{precision}.onnx" for seed in ("1", "7")]
+        assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_logits_that_are_not_the_specs_classes_are_refused(tmp_path):

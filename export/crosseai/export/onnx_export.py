@@ -17,9 +17,10 @@ from crosseai.contract import ContractError, InputError, ModelSpec
 from crosseai.contract.spec import Precision
 from crosseai.export.capture import capture
 from crosseai.export.combined import CombinedGraph
+from crosseai.export.golden import Golden
 from crosseai.export.noise import quiet_torch
 from crosseai.export.precision import lower
-from crosseai.export.verify import Parity, require, verify
+from crosseai.export.verify import Parity, compare, onnx_runtime, record, require
 
 OPSET = 20
 """ONNX operator set: read by the ONNX Runtime of Triton since 24.08 and by TensorRT since 10.0."""
@@ -43,6 +44,8 @@ class ExportReport:
         Of the file.
     parity
         Agreement with eager PyTorch, output by output.
+    golden
+        What it agrees with.
     seconds
         Wall time of the export, verification included.
     """
@@ -52,7 +55,13 @@ class ExportReport:
     sha256: str
     size_bytes: int
     parity: tuple[Parity, ...]
+    golden: Golden
     seconds: float
+
+    def save(self, folder: Path) -> None:
+        """Write what belongs beside the graph: ``model_spec.json`` and ``golden.npz``."""
+        self.spec.save(folder)
+        self.golden.save(folder)
 
 
 def export_onnx(
@@ -62,6 +71,7 @@ def export_onnx(
     *,
     layer: str = "layer4",
     precision: Precision = "fp32",
+    source: str = "",
 ) -> ExportReport:
     """Write a classifier and its explanations as one ONNX graph, if it agrees with PyTorch.
 
@@ -82,6 +92,8 @@ def export_onnx(
     precision
         Arithmetic inside the graph; inputs and outputs have the same types at each. ``fp16``: the trunk in float16,
         head and Grad-CAM++ in float32.
+    source
+        Where the model came from, for :class:`~crosseai.export.golden.Golden`.
 
     Raises
     ------
@@ -102,13 +114,14 @@ def export_onnx(
     graph = _to_onnx(CombinedGraph(classifier, spec).eval(), spec)
     onnx.checker.check_model(graph, full_check=True)
     content = graph.SerializeToString(deterministic=True)
-    parity = verify(content, model, spec)
+    golden = record(model, spec, source=source)
+    parity = compare(onnx_runtime(content), spec, golden)
     require(parity)
     partial = path.with_suffix(".partial")
     partial.write_bytes(content)
     partial.replace(path)
     digest = hashlib.sha256(content).hexdigest()
-    return ExportReport(path, spec, digest, len(content), parity, time.perf_counter() - start)
+    return ExportReport(path, spec, digest, len(content), parity, golden, time.perf_counter() - start)
 
 
 def _to_onnx(combined: CombinedGraph, spec: ModelSpec) -> onnx.ModelProto:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,9 +16,8 @@ from torch.export import ExportedProgram, unflatten
 from torch.overrides import TorchFunctionMode
 
 from crosseai.contract import ModelSpec
+from crosseai.export.golden import Array
 from crosseai.export.noise import quiet_torch
-
-Array = npt.NDArray[Any]
 
 _RELUS = {
     F.relu,

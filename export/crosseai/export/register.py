@@ -26,7 +26,7 @@ def register(report: ExportReport, uri: str) -> int:
     """Register an exported graph as the next version of the model that its spec names.
 
     The version's folder has MLflow's ONNX flavour (``MLmodel``, signature, requirements), the very file that was
-    exported, and ``model_spec.json``. It belongs to the run that trained the model.
+    exported, ``model_spec.json`` and ``golden.npz``. It belongs to the run that trained the model.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def _save(report: ExportReport, folder: Path) -> None:
         save_as_external_data=False,
     )
     (folder / contract.MODEL_FILENAME).write_bytes(report.path.read_bytes())  # not as mlflow serialises it
-    report.spec.save(folder)
+    report.save(folder)
 
 
 def _signature(spec: ModelSpec) -> ModelSignature:
