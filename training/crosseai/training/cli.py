@@ -91,7 +91,7 @@ def fit(
 
     Patients are divided 70/10/20 into train, validation and test; the epoch with the best mean validation AUC is kept.
     The run goes to MLFLOW_TRACKING_URI, by default sqlite:///mlflow.db in the working folder. Settings given as options
-    go before those of --config. On several GPUs: torchrun --nproc-per-node=N -m crosseai.training.cli fit ...
+    go before those of --config. On several GPUs: torchrun --nproc-per-node=N --no-python crosseai-train fit ...
 
     The last line on stdout is the run's URI, runs:/ID, which crosseai-export takes.
     """
