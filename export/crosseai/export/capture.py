@@ -4,6 +4,7 @@
 :mod:`crosseai.export.folding` then computes once what depends on parameters alone.
 """
 
+import re
 from dataclasses import dataclass
 
 import torch
@@ -138,6 +139,7 @@ def _check_shapes(
 
 
 def place(node: fx.Node) -> str:
-    """Where in the model an operator stands, for messages: the submodule's dotted name and the node's own."""
-    names = _modules_of(node)
-    return f"{names[-1] or 'the model itself'} (node {node.name!r})" if names else f"node {node.name!r}"
+    """Where in the model an operator stands, for messages: submodule, node, and line of the source if it is known."""
+    names, lines = _modules_of(node), re.findall(r'File "(.+)", line (\d+)', node.meta.get("stack_trace") or "")
+    where = [f"node {node.name!r}", *(f"{file}:{number}" for file, number in lines[-1:])]
+    return f"{names[-1] or 'the model itself'} ({', '.join(where)})" if names else ", ".join(where)

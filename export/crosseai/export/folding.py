@@ -1,6 +1,7 @@
-"""Simplification of a captured graph: batch norms and constants are folded, what nobody uses is dropped."""
+"""Simplification of a captured graph: batch norms and constants folded, splits as slices, the unused dropped."""
 
 import operator
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ def fold(module: fx.GraphModule) -> None:
     for node in list(module.graph.nodes):
         if node.target is aten._native_batch_norm_legit_no_training.default:
             _fold_batch_norm(module, node)
+        elif node.target in (aten.split.Tensor, aten.split_with_sizes.default):
+            _slice(module.graph, node)
     for node in list(module.graph.nodes):
         inputs = node.all_input_nodes
         if node.op == "call_function" and inputs and all(map(_is_constant, inputs)):
@@ -59,6 +62,20 @@ def _fold_batch_norm(module: fx.GraphModule, node: fx.Node) -> None:
     for user in list(node.users):
         if user.target is operator.getitem:  # of (output, saved mean, saved variance) only the output is used
             user.replace_all_uses_with(result)
+
+
+def _slice(graph: fx.Graph, split: fx.Node) -> None:
+    """Let the users of a split's parts read slices, each an operator with one output."""
+    args: Any = split.args
+    x, dim = args[0], args[2] if len(args) > 2 else split.kwargs.get("dim", 0)
+    ends = list(accumulate(part.shape[dim] for part in split.meta["val"]))
+    for part in list(split.users):
+        index: Any = part.args[1]
+        with graph.inserting_before(part):
+            start = ends[index - 1] if index else 0
+            result = graph.call_function(aten.slice.Tensor, (x, dim, start, ends[index]))
+        result.meta = dict(part.meta)
+        part.replace_all_uses_with(result)
 
 
 def _fold_into_convolution(module: fx.GraphModule, convolution: fx.Node, scale: Tensor, shift: Tensor) -> fx.Node:

@@ -75,6 +75,29 @@ def spread(contribution: Callable[[Tap], Tensor], size: Pair, kernel: Pair, stri
     return interleave(phases, stride, size)
 
 
+def shares(
+    size: Pair, pooled_size: Pair, kernel: Pair, stride: Pair, padding: Pair, *, include_padding: bool
+) -> Tensor:
+    """What each pixel of an average-pooling window counts, ``[H', W']``; windows that overhang may hold fewer."""
+    axes = []
+    for full, out, k, s, p in zip(size, pooled_size, kernel, stride, padding, strict=True):
+        first, last = (-p, full + p) if include_padding else (0, full)
+        starts = (o * s - p for o in range(out))
+        axes.append(
+            torch.tensor([1 / (min(start + k, last) - max(start, first)) for start in starts], dtype=torch.float64)
+        )
+    return axes[0][:, None] * axes[1]
+
+
+def averaging(full: int, out: int) -> Tensor:
+    """The matrix ``[out, full]`` of adaptive average pooling along one axis."""
+    matrix = torch.zeros(out, full, dtype=torch.float64)
+    for o in range(out):
+        start, stop = o * full // out, -(-(o + 1) * full // out)
+        matrix[o, start:stop] = 1 / (stop - start)
+    return matrix
+
+
 def _window(x: Tensor, shift: Pair, size: Pair) -> Tensor:
     """``y[..., i, j] = x[..., i + shift_y, j + shift_x]`` of the given size, zero outside ``x``."""
     (dy, dx), (rows, columns) = shift, size

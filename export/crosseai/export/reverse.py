@@ -155,7 +155,8 @@ def _pull_back(
         return [(node.all_input_nodes[0], gradient)]
     if node.target not in RULES:
         raise InputError(
-            f"model: operator {node.target} at {place(node)} has no reverse rule; add one to crosseai/export/rules.py"
+            f"model: operator {node.target} at {place(node)} has no reverse rule; register one with "
+            "crosseai.export.reverse.rule: export/README.md shows how, crosseai/export/operators holds the others"
         )
     sources = _arguments(node)
     wanted = tuple(name for name, source in sources.items() if not dependent.isdisjoint(_nodes(source)))

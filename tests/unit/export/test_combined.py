@@ -137,7 +137,9 @@ def test_an_operator_without_a_rule_is_named_with_its_place():
             return self.head(torch.cumsum(self.features(x), 2).mean((2, 3)))
 
     graph = combine(Unusual().eval(), TINY)
-    with pytest.raises(InputError, match=r"aten\.cumsum.*the model itself.*crosseai/export/rules\.py"):
+    with pytest.raises(
+        InputError, match=r"aten\.cumsum.*the model itself \(node 'cumsum', .*test_combined\.py:\d+\).*README"
+    ):
         explain(graph, TINY_IMAGES, [[0], [0], [0]])
 
 
