@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +22,8 @@ from crosseai.training.config import FitConfig
 from crosseai.training.dataset import LabelledRadiographs
 from crosseai.training.feed import TrainingData
 from crosseai.training.judge import judge
-from crosseai.training.report import Outcome, environment, evaluation_metrics, write_report
+from crosseai.training.progress import Epoch
+from crosseai.training.report import Outcome, environment, write_report
 from crosseai.training.split import Split
 
 CLASSES = ("Mass", "Nodule", "Hernia")
@@ -58,18 +60,17 @@ def outcome() -> Outcome:
         FitConfig(architecture="resnet14", width=4),
         TrainingData(radiographs, images, split),
         spec,
+        Epoch(3, 0.5, {"Mass": 0.75, "Nodule": 0.25, "Hernia": math.nan}, 0.4, 0.1),
         logits,
         test,
-        {7: "7.png: truncated"},
-        {"best_epoch": 3, **evaluation_metrics("test", test)},
-        {"data set": "ward", "split_sha256": "abc|def"},
+        {"split_sha256": "abc|def"},
     )
 
 
 @pytest.fixture(scope="module")
 def folder(outcome: Outcome, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    written = write_report(outcome, folder)
+    written = write_report(outcome, folder, "ward", {7: "7.png: truncated"})
     assert sorted(written) == sorted(folder.iterdir())
     return folder
 
@@ -95,7 +96,7 @@ def test_every_image_has_its_part_and_every_corrupted_one_its_message(folder: Pa
 
 def test_metrics_are_json_and_what_is_not_defined_is_null(outcome: Outcome, folder: Path) -> None:
     found: Mapping[str, float | None] = json.loads((folder / "metrics.json").read_text())
-    assert found["best_epoch"] == 3
+    assert (found["best_epoch"], found["validation_auc"], found["train_contrastive"]) == (3, 0.5, 0.1)
     assert found["test_auc_Hernia"] is None
     mass = outcome.test.diseases["Mass"]
     assert found["test_auc_Mass"] == mass.auc.value
@@ -122,6 +123,7 @@ def test_the_model_card_tells_figures_limits_and_origin(outcome: Outcome, folder
     assert "drawn at random" in card
     assert r"| split_sha256 | abc\|def |" in card
     assert "| architecture | resnet14 |" in card
+    assert "| data set | ward |" in card
     assert "## Limits" in card
 
 
@@ -174,9 +176,9 @@ def test_a_perfectly_calibrated_classifier_lies_on_the_diagonal() -> None:
 
 def test_examples_are_the_clearest_of_their_kind(outcome: Outcome) -> None:
     labels, p = outcome.data.radiographs.labels[60:], outcome.spec.probabilities(outcome.logits["test"])
-    axes = plots.example_panel(outcome.spec, "Mass", outcome.data.images[60:], labels, p).axes
+    axes = plots.example_panel(outcome.spec, "Mass", outcome.data.images, np.arange(60, 90), labels, p).axes
     found = sorted(p[(labels[:, 0] == 1) & (p[:, 0] >= 0.3), 0], reverse=True)[:4]
     shown = [axis.get_title(loc="left") for axis in axes[: len(found)]]
     assert shown == [f"true positive: {value:.2f}" for value in found]
-    none = plots.example_panel(outcome.spec, "Hernia", outcome.data.images[60:], labels, p).axes
+    none = plots.example_panel(outcome.spec, "Hernia", outcome.data.images, np.arange(60, 90), labels, p).axes
     assert none[0].get_title(loc="left") == "true positive: none"

@@ -31,7 +31,12 @@ def normalise(images: Tensor, spec: ModelSpec) -> Tensor:
 
 @torch.inference_mode()
 def predict_logits(
-    model: nn.Module, images: Images, spec: ModelSpec, *, batch_size: int = 64
+    model: nn.Module,
+    images: Images,
+    spec: ModelSpec,
+    *,
+    rows: npt.NDArray[np.int64] | None = None,
+    batch_size: int = 64,
 ) -> npt.NDArray[np.float32]:
     """Logits of preprocessed images.
 
@@ -40,18 +45,21 @@ def predict_logits(
     model
         On any device; left in evaluation mode.
     images
-        uint8 ``[n, 1, S, S]``.
+        uint8 ``[n, 1, S, S]``; may be memory-mapped, and only a batch is in memory at a time.
+    rows
+        Positions of the images to predict; all by default.
 
     Returns
     -------
     ndarray
-        float32 ``[n, C]``.
+        float32 ``[rows, C]``.
     """
     model.eval()
+    rows = np.arange(len(images)) if rows is None else rows
     device = next((parameter.device for parameter in model.parameters()), None)
     batches = [
-        model(normalise(torch.from_numpy(images[start : start + batch_size]).to(device), spec)).float().cpu()
-        for start in range(0, len(images), batch_size)
+        model(normalise(torch.from_numpy(images[rows[start : start + batch_size]]).to(device), spec)).float().cpu()
+        for start in range(0, len(rows), batch_size)
     ]
     logits: npt.NDArray[np.float32] = torch.cat(batches).numpy()
     return logits

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +18,7 @@ from crosseai.training.calibration import calibrate
 from crosseai.training.checkpoint import WeightsReport, load_checkpoint, load_weights, save_checkpoint
 from crosseai.training.config import FitConfig
 from crosseai.training.dataset import LabelledRadiographs, read_labelled_radiographs
-from crosseai.training.evaluation import mean_auc, predict_logits
+from crosseai.training.evaluation import predict_logits
 from crosseai.training.feed import TrainingData
 from crosseai.training.judge import Evaluation, judge
 from crosseai.training.layouts import Layout
@@ -27,7 +26,7 @@ from crosseai.training.loop import LOST_BATCH_FILENAME, train
 from crosseai.training.model import build_model, feature_shape
 from crosseai.training.processes import joined_processes
 from crosseai.training.progress import Epoch
-from crosseai.training.report import Outcome, evaluation_metrics, write_report
+from crosseai.training.report import Outcome, epoch_metrics, evaluation_metrics, write_report
 from crosseai.training.split import PARTS, Part, parts_of, split_by_patient
 from crosseai.training.tracking import CHECKPOINT_ARTIFACT, RecordedData, code_version, training_run
 
@@ -122,9 +121,13 @@ def fit(
         model, spec = network or _new_model(config, radiographs.classes)
         parameters = asdict(config)
         if weights is not None:
-            report = load_weights(model, weights)
-            parameters |= {"weights": weights.name, "weights_loaded": len(report.loaded), "weights_fresh": report.fresh}
-            on_weights(report)
+            matched = load_weights(model, weights)
+            parameters |= {
+                "weights": weights.name,
+                "weights_loaded": len(matched.loaded),
+                "weights_fresh": matched.fresh,
+            }
+            on_weights(matched)
         images = decoded_images(radiographs, spec, cache or folder / CACHE_FOLDER, on_decoded)
         split = split.without(images.corrupted)
         data = TrainingData(radiographs, images.pixels, split)
@@ -138,7 +141,7 @@ def fit(
             (results / RUN_FILENAME).write_text(f"{run.uri}\n", encoding="utf-8")
 
             def record(epoch: Epoch) -> None:
-                run.log_metrics(_epoch_metrics(epoch), epoch.number)
+                run.log_metrics(epoch_metrics(epoch), epoch.number)
                 on_epoch(epoch)
 
             try:
@@ -146,22 +149,11 @@ def fit(
             except InputError:
                 run.log_artifacts(results.glob(LOST_BATCH_FILENAME))
                 raise
-            logits = {part: predict_logits(model, data.images[getattr(split, part)], spec) for part in JUDGED_PARTS}
-            spec = calibrate(spec, radiographs.labels[split.validation], logits["validation"], config.sensitivity)
-            test = _judge_rows(spec, radiographs, split.test, logits["test"])
-            metrics = {"best_epoch": best.number, **evaluation_metrics("test", test)}
-            run.log_metrics(metrics, best.number)
-            spec = save_checkpoint(model, spec, results / CHECKPOINT_ARTIFACT)
-            _write_json(
-                results / CHECKPOINT_ARTIFACT / TRAINING_FILENAME,
-                {**asdict(config), **tags, "official_split": radiographs.held_out is not None},
-            )
-            outcome = Outcome(
-                config, data, spec, logits, test, images.corrupted, {**_epoch_metrics(best), **metrics},
-                {"data set": folder.resolve().name, "weights_sha256": spec.weights_sha256, **tags},
-            )  # fmt: skip
-            run.log_artifacts([results / CHECKPOINT_ARTIFACT, *write_report(outcome, results)])
-            return FitReport(run.uri, best, test)
+            outcome = _conclude(model, spec, data, config, best, results / CHECKPOINT_ARTIFACT, tags)
+            run.log_metrics({"best_epoch": best.number, **evaluation_metrics("test", outcome.test)}, best.number)
+            report = write_report(outcome, results, folder.resolve().name, images.corrupted)
+            run.log_artifacts([results / CHECKPOINT_ARTIFACT, *report])
+            return FitReport(run.uri, best, outcome.test)
 
 
 def evaluate(
@@ -198,12 +190,13 @@ def evaluate(
     model, spec = load_checkpoint(checkpoint)
     radiographs = read_labelled_radiographs(folder, spec.classes, layout=layout)
     decoded = decoded_images(radiographs, spec, cache or folder / CACHE_FOLDER, on_decoded)
-    images, chosen = decoded.pixels, np.setdiff1d(np.arange(len(radiographs)), list(decoded.corrupted))
+    chosen = np.setdiff1d(np.arange(len(radiographs)), list(decoded.corrupted))
     if part is not None:
         chosen = chosen[_parts_in_training(checkpoint, radiographs)[chosen] == part]
     if not len(chosen):
         raise InputError(f"data set {folder}: expected patients of the {part} part, found none")
-    return _judge_rows(spec, radiographs, chosen, predict_logits(model, images[chosen], spec))
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return _judge(spec, radiographs, chosen, predict_logits(model, decoded.pixels, spec, rows=chosen))
 
 
 def _new_model(config: FitConfig, classes: tuple[str, ...]) -> tuple[torch.nn.Module, ModelSpec]:
@@ -226,7 +219,28 @@ def _new_model(config: FitConfig, classes: tuple[str, ...]) -> tuple[torch.nn.Mo
     return model, spec
 
 
-def _judge_rows(
+def _conclude(
+    model: torch.nn.Module,
+    spec: ModelSpec,
+    data: TrainingData,
+    config: FitConfig,
+    best: Epoch,
+    checkpoint: Path,
+    tags: Mapping[str, str],
+) -> Outcome:
+    """Calibrate a trained model on the validation part, judge it on the test part, and save it."""
+    logits = {part: predict_logits(model, data.images, spec, rows=data.split.rows(part)) for part in JUDGED_PARTS}
+    validation = data.split.validation
+    spec = calibrate(spec, data.radiographs.labels[validation], logits["validation"], config.sensitivity)
+    spec = save_checkpoint(model, spec, checkpoint)
+    official = data.radiographs.held_out is not None
+    training = json.dumps({**asdict(config), **tags, "official_split": official}, indent=2)
+    (checkpoint / TRAINING_FILENAME).write_text(f"{training}\n", encoding="utf-8")
+    test = _judge(spec, data.radiographs, data.split.test, logits["test"])
+    return Outcome(config, data, spec, best, logits, test, tags)
+
+
+def _judge(
     spec: ModelSpec, radiographs: LabelledRadiographs, rows: npt.NDArray[np.int64], logits: npt.NDArray[np.float32]
 ) -> Evaluation:
     return judge(spec, radiographs.labels[rows], logits, [radiographs.patients[row] for row in rows])
@@ -273,7 +287,7 @@ def _recorded(folder: Path, data: TrainingData) -> list[RecordedData]:
     """The three parts, as the run records them."""
     records = []
     for part in PARTS:
-        rows, radiographs = getattr(data.split, part), data.radiographs
+        rows, radiographs = data.split.rows(part), data.radiographs
         profile = {
             "images": len(rows),
             "patients": len({radiographs.patients[row] for row in rows}),
@@ -284,17 +298,3 @@ def _recorded(folder: Path, data: TrainingData) -> list[RecordedData]:
         use = "training" if part == "train" else part
         records.append(RecordedData(folder, use, digest, data.images.shape[1:], len(radiographs.classes), profile))
     return records
-
-
-def _epoch_metrics(epoch: Epoch) -> dict[str, float]:
-    return {
-        "train_loss": epoch.loss,
-        "train_cross_entropy": epoch.cross_entropy,
-        "train_contrastive": epoch.contrastive,
-        "validation_auc": mean_auc(epoch.validation_auc),
-        **{f"validation_auc_{disease}": auc for disease, auc in epoch.validation_auc.items()},
-    }
-
-
-def _write_json(file: Path, content: Mapping[str, Any]) -> None:
-    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

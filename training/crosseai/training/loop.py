@@ -105,7 +105,7 @@ def _train_epoch(engine: Engine, feed: Feed, number: int, folder: Path) -> Tenso
 def _validate(classifier: nn.Module, spec: ModelSpec, data: TrainingData, processes: Processes) -> dict[str, float]:
     """AUC of each disease on the validation part, of which every process predicts its share."""
     rows = data.split.validation
-    own = predict_logits(classifier, data.images[rows[processes.share(len(rows))]], spec)
+    own = predict_logits(classifier, data.images, spec, rows=rows[processes.share(len(rows))])
     logits = np.concatenate(processes.gather_objects(own))
     return auc_per_class(data.radiographs.labels[rows], logits, spec.classes)
 

@@ -5,9 +5,9 @@ Its headings are those of Mitchell et al. 2019 (Model Cards for Model Reporting)
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from crosseai.contract import RESEARCH_NOTICE, ModelSpec
 from crosseai.training.config import FitConfig
@@ -22,7 +22,7 @@ def model_card(
     radiographs: LabelledRadiographs,
     split: Split,
     evaluation: Evaluation,
-    provenance: Mapping[str, Any],
+    provenance: Mapping[str, str],
 ) -> str:
     """Describe a trained model, in Markdown.
 
@@ -89,13 +89,13 @@ Mean AUC: {evaluation.mean_auc}. Wang et al. 2017 report the AUCs in the last co
 
 
 def _data_table(radiographs: LabelledRadiographs, split: Split) -> str:
-    def counts(rows: Any) -> tuple[str, ...]:
+    def counts(rows: npt.NDArray[np.int64]) -> tuple[str, ...]:
         patients = len({radiographs.patients[row] for row in rows})
         positives = (radiographs.labels[rows] == 1).sum(0).tolist()
         return (str(len(rows)), str(patients), *map(str, positives))
 
-    rows = [(part, *counts(getattr(split, part))) for part in PARTS]
-    everything = ("all", *counts(np.concatenate([getattr(split, part) for part in PARTS])))
+    rows = [(part, *counts(split.rows(part))) for part in PARTS]
+    everything = ("all", *counts(np.concatenate([split.rows(part) for part in PARTS])))
     return _table(("part", "images", "patients", *radiographs.classes), [*rows, everything])
 
 

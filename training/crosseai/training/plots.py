@@ -76,38 +76,47 @@ def confusion_matrices(spec: ModelSpec, labels: Labels, probabilities: FloatArra
     return _grid(spec, labels, probabilities, draw, "called", "labelled")
 
 
-def example_panel(spec: ModelSpec, disease: str, images: Images, labels: Labels, probabilities: FloatArray) -> Figure:
-    """The clearest of a disease's right and wrong calls, as the network sees them: four a row.
+def example_panel(
+    spec: ModelSpec,
+    disease: str,
+    images: Images,
+    rows: npt.NDArray[np.int64],
+    labels: Labels,
+    probabilities: FloatArray,
+) -> Figure:
+    """The clearest of a disease's right and wrong calls, as the network sees them: four a kind.
 
     Parameters
     ----------
     images
         uint8 ``[n, 1, S, S]``.
+    rows
+        Position of each judged image in ``images``.
     labels
-        uint8 ``[n, C]``.
+        uint8 ``[rows, C]``.
     probabilities
-        float32 ``[n, C]``.
+        float32 ``[rows, C]``.
     """
     c = spec.classes.index(disease)
     p, called = probabilities[:, c], probabilities[:, c] >= spec.operating_points[c]
-    rows = (
+    kinds = (
         ("true positive", (labels[:, c] == 1) & called, -1),
         ("false negative", (labels[:, c] == 1) & ~called, 1),
         ("false positive", (labels[:, c] == 0) & called, -1),
         ("true negative", (labels[:, c] == 0) & ~called, 1),
     )
-    figure = Figure(figsize=(_EXAMPLES * 1.6, len(rows) * 1.75))
+    figure = Figure(figsize=(_EXAMPLES * 1.6, len(kinds) * 1.75))
     figure.subplots_adjust(0.01, 0.01, 0.99, 0.92, wspace=0.03, hspace=0.15)
     figure.suptitle(f"{disease}, operating point {spec.operating_points[c]:.2f}")
-    grid = figure.subplots(len(rows), _EXAMPLES, squeeze=False)
-    for (kind, members, sign), axes in zip(rows, grid, strict=True):
+    grid = figure.subplots(len(kinds), _EXAMPLES, squeeze=False)
+    for (kind, members, sign), axes in zip(kinds, grid, strict=True):
         chosen = np.flatnonzero(members)
         chosen = chosen[np.argsort(sign * p[chosen], kind="stable")][:_EXAMPLES]
         for axis in axes:
             axis.set_axis_off()
         axes[0].set_title(f"{kind}: none", fontsize=8, loc="left")
         for axis, i in zip(axes, chosen.tolist(), strict=False):
-            axis.imshow(images[i, 0], cmap="gray", vmin=0, vmax=255)
+            axis.imshow(images[rows[i], 0], cmap="gray", vmin=0, vmax=255)
             axis.set_title(f"{kind}: {p[i]:.2f}", fontsize=8, loc="left")
     return figure
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +16,11 @@ import torch
 from crosseai.contract import ModelSpec
 from crosseai.training import plots
 from crosseai.training.config import FitConfig
+from crosseai.training.evaluation import mean_auc
 from crosseai.training.feed import TrainingData
 from crosseai.training.judge import Evaluation
 from crosseai.training.model_card import model_card
+from crosseai.training.progress import Epoch
 from crosseai.training.split import Part
 
 
@@ -33,34 +34,38 @@ class Outcome:
         What it was trained with.
     spec
         With calibration and operating points.
+    best
+        The epoch whose weights were kept.
     logits
         float32 ``[n, C]`` of the images of the validation and of the test part.
     test
         Its figures on the test part.
-    corrupted
-        Position in the listing of each file that cannot be read, and why.
-    metrics
-        Everything that was measured, by name.
     provenance
-        Where data and code came from.
+        Hash of the split, and the version of the code.
     """
 
     config: FitConfig
     data: TrainingData
     spec: ModelSpec
+    best: Epoch
     logits: Mapping[Part, npt.NDArray[np.float32]]
     test: Evaluation
-    corrupted: Mapping[int, str]
-    metrics: Mapping[str, float]
-    provenance: Mapping[str, Any]
+    provenance: Mapping[str, str]
 
 
-def write_report(outcome: Outcome, folder: Path) -> list[Path]:
+def write_report(outcome: Outcome, folder: Path, data_name: str, corrupted: Mapping[int, str]) -> list[Path]:
     """Write everything into a folder.
 
     ``metrics.json``; ``split.csv``, ``predictions.csv`` and ``corrupted.csv``, which name images; ``plots/`` of the
     test part (ROC, precision and recall, calibration, confusion at the operating point); ``examples/``, small pictures
     of right and wrong calls; ``model_card.md``; ``environment.txt``, the installed distributions.
+
+    Parameters
+    ----------
+    data_name
+        What the data set is called.
+    corrupted
+        Position in the listing of each file that could not be read, and why.
 
     Returns
     -------
@@ -71,11 +76,10 @@ def write_report(outcome: Outcome, folder: Path) -> list[Path]:
     names, rows = data.radiographs.image_ids, data.split.test
     labels, probabilities = data.radiographs.labels[rows], spec.probabilities(outcome.logits["test"])
     parts = data.split.image_ids(names)
-    _write_json(folder / "metrics.json", outcome.metrics)
+    metrics = {"best_epoch": outcome.best.number, **epoch_metrics(outcome.best)}
+    _write_json(folder / "metrics.json", {**metrics, **evaluation_metrics("test", outcome.test)})
     _write_csv(folder / "split.csv", ("image_id", "part"), ((n, part) for part, ns in parts.items() for n in ns))
-    _write_csv(
-        folder / "corrupted.csv", ("image_id", "message"), ((names[i], why) for i, why in outcome.corrupted.items())
-    )
+    _write_csv(folder / "corrupted.csv", ("image_id", "message"), ((names[i], why) for i, why in corrupted.items()))
     _write_predictions(folder / "predictions.csv", outcome)
     pictures = {
         "roc": plots.roc_curves,
@@ -87,11 +91,11 @@ def write_report(outcome: Outcome, folder: Path) -> list[Path]:
         (folder / subfolder).mkdir(exist_ok=True)
     for name, draw in pictures.items():
         draw(spec, labels, probabilities).savefig(folder / "plots" / f"{name}.png", dpi=120)
-    images = data.images[rows]
     for disease in spec.classes:
-        panel = plots.example_panel(spec, disease, images, labels, probabilities)
+        panel = plots.example_panel(spec, disease, data.images, rows, labels, probabilities)
         panel.savefig(folder / "examples" / f"{disease}.png", dpi=100)
-    card = model_card(spec, outcome.config, data.radiographs, data.split, outcome.test, outcome.provenance)
+    provenance = {"data set": data_name, "weights_sha256": spec.weights_sha256, **outcome.provenance}
+    card = model_card(spec, outcome.config, data.radiographs, data.split, outcome.test, provenance)
     (folder / "model_card.md").write_text(card, encoding="utf-8")
     (folder / "environment.txt").write_text(environment(), encoding="utf-8")
     written = ("metrics.json", "split.csv", "corrupted.csv", "predictions.csv", "plots", "examples", "model_card.md")
@@ -107,6 +111,17 @@ def environment() -> str:
         *sorted({f"{found.metadata['Name']}=={found.version}" for found in distributions()}, key=str.lower),
     ]
     return "\n".join(lines) + "\n"
+
+
+def epoch_metrics(epoch: Epoch) -> dict[str, float]:
+    """What an epoch yielded under flat names."""
+    return {
+        "train_loss": epoch.loss,
+        "train_cross_entropy": epoch.cross_entropy,
+        "train_contrastive": epoch.contrastive,
+        "validation_auc": mean_auc(epoch.validation_auc),
+        **{f"validation_auc_{disease}": auc for disease, auc in epoch.validation_auc.items()},
+    }
 
 
 def evaluation_metrics(part: Part, evaluation: Evaluation) -> dict[str, float]:
@@ -131,7 +146,7 @@ def _write_predictions(file: Path, outcome: Outcome) -> None:
         (
             (names[row], part, *(f"{p:.6f}" for p in probabilities))
             for part, logits in outcome.logits.items()
-            for row, probabilities in zip(getattr(split, part), outcome.spec.probabilities(logits), strict=True)
+            for row, probabilities in zip(split.rows(part), outcome.spec.probabilities(logits), strict=True)
         ),
     )
 

@@ -24,9 +24,14 @@ class Split:
     validation: npt.NDArray[np.int64]
     test: npt.NDArray[np.int64]
 
+    def rows(self, part: Part) -> npt.NDArray[np.int64]:
+        """The positions of a part by its name."""
+        rows: npt.NDArray[np.int64] = getattr(self, part)
+        return rows
+
     def image_ids(self, image_ids: Sequence[str]) -> dict[Part, list[str]]:
         """The images of each part by name."""
-        return {part: [image_ids[i] for i in getattr(self, part)] for part in PARTS}
+        return {part: [image_ids[i] for i in self.rows(part)] for part in PARTS}
 
     def without(self, positions: Collection[int]) -> "Split":
         """The same division of fewer images.
@@ -36,9 +41,7 @@ class Split:
         InputError
             If a part is left without an image.
         """
-        return _checked(
-            Split(*(part[~np.isin(part, list(positions))] for part in (self.train, self.validation, self.test)))
-        )
+        return _checked(Split(*(rows[~np.isin(rows, list(positions))] for rows in map(self.rows, PARTS))))
 
     def digest(self, image_ids: Sequence[str]) -> str:
         """SHA-256 of which image is in which part, whatever the order of the listing."""
@@ -99,7 +102,7 @@ def split_by_patient(patients: Sequence[str], seed: int, held_out: Sequence[bool
 
 def _checked(split: Split) -> Split:
     for part in PARTS:
-        if not len(getattr(split, part)):
+        if not len(split.rows(part)):
             raise InputError(
                 f"split: expected images in every part, found none in {part}; use more patients or another seed"
             )
