@@ -10,11 +10,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from crosseai.contract import ContractError, ModelSpec
+from crosseai.contract import GOLDEN_FILENAME, ContractError, ModelSpec
 
 Array: TypeAlias = npt.NDArray[Any]
-
-GOLDEN_FILENAME = "golden.npz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +43,8 @@ class Golden:
         """Write ``golden.npz`` into a folder and return its path."""
         file = folder / GOLDEN_FILENAME
         facts = json.dumps({"eager_errors": dict(self.eager_errors), "source": self.source})
-        arrays: dict[str, Any] = {"images": self.images, "targets": self.targets, "facts": np.array(facts)}
-        np.savez_compressed(file, **arrays, **self.outputs)
+        arrays: dict[str, Any] = {"images": self.images, "targets": self.targets, **self.outputs}
+        np.savez_compressed(file, facts=np.array(facts), **arrays)
         return file
 
     @classmethod

@@ -1,17 +1,21 @@
 """``config.pbtxt`` says what the specs say, and nothing gets lost on the way."""
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from click.testing import CliRunner
 from google.protobuf import text_format
 from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.grpc import model_config_pb2
 
 from crosseai.contract import Architecture, BoxParameters, ContractError, ModelSpec
-from crosseai.serve.config import MAX_BATCH_SIZE, ServedVersion, read_champion, read_config, write_config
+from crosseai.serve.cli import main
+from crosseai.serve.config import MAX_BATCH_SIZE, Runtime, ServedVersion, read_champion, read_config, write_config
 
 GOLDEN = Path(__file__).with_name("golden_config.pbtxt")
 SPEC = ModelSpec()
@@ -27,6 +31,43 @@ def test_golden_file():
     text = write_config(SPEC, {3: ServedVersion(SPEC, SHA256), 12: ServedVersion(newer, SHA256[::-1])})
     assert text == GOLDEN.read_text(encoding="utf-8")
     assert read_config(text) == {3: ServedVersion(SPEC, SHA256), 12: ServedVersion(newer, SHA256[::-1])}
+
+
+@pytest.mark.parametrize("runtime", get_args(Runtime)[1:])
+def test_golden_file_of_another_runtime(runtime):
+    half = replace(SPEC, precision="fp16")
+    text = write_config(half, {3: ServedVersion(half, SHA256)}, runtime=runtime, max_batch_size=64)
+    assert text == GOLDEN.with_name(f"golden_config_{runtime.replace('+', '_')}.pbtxt").read_text(encoding="utf-8")
+    assert read_config(text) == {3: ServedVersion(half, SHA256)}
+    config, usual = parse(text), parse(write_config(half, {3: ServedVersion(half, SHA256)}))
+    assert (config.backend, config.max_batch_size) == (runtime.partition("+")[0], 64)
+    for changed in ("backend", "max_batch_size", "optimization"):  # all else is as ever
+        for one in (config, usual):
+            one.ClearField(changed)
+    assert config == usual
+
+
+def test_the_accelerator_gets_the_specs_precision_and_one_profile_for_all_batches():
+    config = parse(write_config(SPEC, {}, runtime="onnxruntime+tensorrt", max_batch_size=16, max_explained=8))
+    (accelerator,) = config.optimization.execution_accelerators.gpu_execution_accelerator
+    assert accelerator.name == "tensorrt"
+    assert dict(accelerator.parameters) == {
+        "precision_mode": "FP32",
+        "trt_profile_min_shapes": "image:1x1x224x224,targets:1x1",
+        "trt_profile_opt_shapes": "image:16x1x224x224,targets:16x1",
+        "trt_profile_max_shapes": "image:16x1x224x224,targets:16x8",
+    }
+
+
+def test_command_prints_the_configuration_of_a_plan(tmp_path):
+    spec = replace(SPEC, precision="fp16")
+    spec.save(tmp_path)
+    (tmp_path / "model.plan").write_bytes(b"a plan")
+    printed = CliRunner().invoke(main, ["config", str(tmp_path), "--version", "4", "--max-batch-size", "64"])
+    versions = {4: ServedVersion(spec, hashlib.sha256(b"a plan").hexdigest())}
+    assert printed.stdout == write_config(spec, versions, runtime="tensorrt", max_batch_size=64)
+    missing = CliRunner().invoke(main, ["config", str(tmp_path), "--runtime", "onnxruntime+tensorrt"])
+    assert (missing.exit_code, "model.onnx, found none" in missing.output) == (1, True)
 
 
 def test_shipped_repository_is_up_to_date(repository: Path):

@@ -12,17 +12,18 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import click
 
-from crosseai.contract import RESEARCH_NOTICE, CrossEAIError, InputError, ServerError
+from crosseai.contract import MODEL_FILENAME, RESEARCH_NOTICE, CrossEAIError, InputError, ModelSpec, ServerError
+from crosseai.serve.config import MAX_BATCH_SIZE, PLAN_FILENAME, Runtime, ServedVersion, write_config
 from crosseai.serve.control import load_model, server_status
 from crosseai.serve.deployment import watch
 from crosseai.serve.doctor import diagnose
 from crosseai.serve.embedded import LOOPBACK, EmbeddedTriton
 from crosseai.serve.registry import fetch
-from crosseai.serve.repository import champion_of, models_of, place_version, versions_of
+from crosseai.serve.repository import champion_of, models_of, place_version, sha256_of, versions_of
 
 EXIT_FAILED = 1
 EXIT_SERVER = 3
@@ -138,6 +139,24 @@ def deploy(
         if server is not None:
             load_model(server, placed.name, placed.version)
         click.echo(f"{placed.name} version {placed.version} is in {repository}" + (", and loaded" if server else ""))
+
+
+@main.command()
+@click.argument("model_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--runtime", type=click.Choice(get_args(Runtime)), default="tensorrt", show_default=True)
+@click.option("--version", type=click.IntRange(1), default=1, show_default=True, help="Version folder of the model.")
+@click.option("--max-batch-size", type=click.IntRange(1), default=MAX_BATCH_SIZE, show_default=True)
+@click.option("--max-explained", type=click.IntRange(1), default=3, show_default=True, help="Diseases an image.")
+def config(model_dir: Path, runtime: Runtime, version: int, max_batch_size: int, max_explained: int) -> None:
+    """Print the config.pbtxt of an exported model, or of its plan, for a Triton server with a GPU."""
+    with _exit_status():
+        file = model_dir / (PLAN_FILENAME if runtime == "tensorrt" else MODEL_FILENAME)
+        if not file.is_file():
+            raise InputError(f"expected a file {file}, found none")
+        spec = ModelSpec.load(model_dir)
+        sizes = {"max_batch_size": max_batch_size, "max_explained": max_explained}
+        versions = {version: ServedVersion(spec, sha256_of(file))}
+        click.echo(write_config(spec, versions, runtime=runtime, **sizes), nl=False)
 
 
 @main.command()

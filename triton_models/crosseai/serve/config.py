@@ -9,6 +9,7 @@ are loaded.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
@@ -16,10 +17,16 @@ from tritonclient.grpc import model_config_pb2
 from crosseai.contract import CHAMPION, ContractError, ModelSpec, TensorSpec
 
 CONFIG_FILENAME = "config.pbtxt"
+PLAN_FILENAME = "model.plan"
 MAX_BATCH_SIZE = 8
 """Images in one run. The graph holds a backward pass for each of the ``N * K`` maps, so memory sets the limit."""
 
 _HEADER = "# Written by crosseai-serve from the model specs of the versions in this folder.\n"
+
+
+Runtime: TypeAlias = Literal["onnxruntime", "onnxruntime+tensorrt", "tensorrt"]
+"""ONNX Runtime; the same with NVIDIA's TensorRT as its accelerator, which builds an engine when the model is loaded; or
+a plan that ``crosseai-export tensorrt`` built, ``model.plan`` in place of ``model.onnx``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +38,22 @@ class ServedVersion:
     spec
         The version's model spec.
     sha256
-        SHA-256 of its ``model.onnx``, in hexadecimal.
+        SHA-256 of its model file, in hexadecimal.
     """
 
     spec: ModelSpec
     sha256: str
 
 
-def write_config(spec: ModelSpec, versions: Mapping[int, ServedVersion], champion: int | None = None) -> str:
+def write_config(
+    spec: ModelSpec,
+    versions: Mapping[int, ServedVersion],
+    champion: int | None = None,
+    *,
+    runtime: Runtime = "onnxruntime",
+    max_batch_size: int = MAX_BATCH_SIZE,
+    max_explained: int = 3,
+) -> str:
     """Text of ``config.pbtxt``, valid for the embedded server and for NVIDIA's container.
 
     It names neither a device nor a thread count, so each server uses what it has: a GPU where there is one.
@@ -51,13 +66,22 @@ def write_config(spec: ModelSpec, versions: Mapping[int, ServedVersion], champio
         The versions to serve. Without any, the newest one in the folder would be served, but no client can know it.
     champion
         The version that clients shall ask for, one of these; None leaves them the newest.
+    runtime
+        What runs the model. The embedded server knows ``onnxruntime`` only.
+    max_batch_size
+        Images in one run; at most the plan's.
+    max_explained
+        Diseases an image for which ``onnxruntime+tensorrt`` builds its engine; more make it build another one.
 
     Raises
     ------
     ContractError
         If a version's name or tensors differ from the model's, or the champion is not among the versions.
     """
-    config = model_config_pb2.ModelConfig(name=spec.name, backend="onnxruntime", max_batch_size=MAX_BATCH_SIZE)
+    backend = "tensorrt" if runtime == "tensorrt" else "onnxruntime"
+    config = model_config_pb2.ModelConfig(name=spec.name, backend=backend, max_batch_size=max_batch_size)
+    if runtime == "onnxruntime+tensorrt":
+        _accelerate(config, spec, max_explained)
     for tensor in spec.inputs:
         config.input.add(name=tensor.name, data_type=_data_type(tensor), dims=tensor.triton_dims)
     for tensor in spec.outputs:
@@ -140,6 +164,16 @@ def check_same_tensors(expected: ModelSpec, found: ModelSpec, what: str) -> None
             f"{what} cannot be served beside the others: all versions of a Triton model share name and tensors. "
             f"Expected {_summary(expected)}, found {_summary(found)}"
         )
+
+
+def _accelerate(config: model_config_pb2.ModelConfig, spec: ModelSpec, max_explained: int) -> None:
+    """Let ONNX Runtime hand the graph to TensorRT, with one engine for all batches: each takes minutes to build."""
+    accelerator = config.optimization.execution_accelerators.gpu_execution_accelerator.add(name="tensorrt")
+    accelerator.parameters["precision_mode"] = spec.precision.upper()
+    sizes = {"min": (1, 1), "opt": (config.max_batch_size, 1), "max": (config.max_batch_size, max_explained)}
+    for which, (n, k) in sizes.items():
+        shapes = [(t.name, "x".join(str({"N": n, "K": k}.get(str(d), d)) for d in t.shape)) for t in spec.inputs]
+        accelerator.parameters[f"trt_profile_{which}_shapes"] = ",".join(f"{name}:{shape}" for name, shape in shapes)
 
 
 def _summary(spec: ModelSpec) -> str:
