@@ -102,7 +102,7 @@ class EagerReference:
         self.spec = spec
         self._activations: list[Tensor] = []
         layer = self.model.get_submodule(spec.layer)
-        layer.register_forward_hook(lambda _module, _inputs, output: self._activations.append(output))
+        layer.register_forward_hook(lambda _module, _inputs, output: self._keep(output))
 
     def logits(self, images: Array) -> Array:
         """``[N, C]`` for uint8 images ``[N, 1, S, S]``."""
@@ -127,6 +127,11 @@ class EagerReference:
     def _normalised(self, images: Array) -> Tensor:
         mean, std = (torch.tensor(v, dtype=self.dtype).reshape(1, -1, 1, 1) for v in (self.spec.mean, self.spec.std))
         return (torch.from_numpy(images).to(self.dtype) / 255 - mean) / std
+
+    def _keep(self, activations: Tensor) -> Tensor:
+        """Remember a layer's output, and pass on a copy: an in-place ReLU after the layer must not change it."""
+        self._activations.append(activations)
+        return activations.clone()
 
     def _run(self, image: Tensor) -> tuple[Tensor, Tensor]:
         self._activations.clear()
