@@ -144,6 +144,12 @@ class ModelSpec:
             TensorSpec("input_gradients", "float32", ("N", "K", 1, side, side)),
         )
 
+    def calibrated(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """``slope * logit + intercept`` for each class, float32 ``[..., C]``: what ranks the classes of an image."""
+        slopes, intercepts = (np.array(v, np.float32) for v in (self.calibration_slopes, self.calibration_intercepts))
+        calibrated: npt.NDArray[np.float32] = logits * slopes + intercepts
+        return calibrated
+
     def probabilities(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Calibrated probabilities of logits, ``1 / (1 + exp(-(slope * logit + intercept)))`` for each class.
 
@@ -159,11 +165,8 @@ class ModelSpec:
         ndarray
             float32, same shape, 0..1; NaN where the logit is NaN.
         """
-        slopes, intercepts = (np.array(v, np.float32) for v in (self.calibration_slopes, self.calibration_intercepts))
         with np.errstate(invalid="ignore"):  # a NaN needs no warning: it stays one
-            probabilities: npt.NDArray[np.float32] = np.exp(
-                -np.logaddexp(np.float32(0), -(slopes * logits + intercepts))
-            )
+            probabilities: npt.NDArray[np.float32] = np.exp(-np.logaddexp(np.float32(0), -self.calibrated(logits)))
         return probabilities
 
     def positive(self, probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:

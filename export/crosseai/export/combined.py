@@ -24,11 +24,13 @@ class CombinedGraph(nn.Module):
     classifier
         The captured network.
     spec
-        Normalisation, classes and sizes.
+        Normalisation, classes, their calibration and sizes.
     """
 
     image_mean: Tensor
     image_std: Tensor
+    slopes: Tensor
+    intercepts: Tensor
     class_indices: Tensor
 
     def __init__(self, classifier: ClassifierGraph, spec: ModelSpec) -> None:
@@ -37,6 +39,8 @@ class CombinedGraph(nn.Module):
         self.classifier = classifier
         self.register_buffer("image_mean", torch.tensor(spec.mean).reshape(1, -1, 1, 1))
         self.register_buffer("image_std", torch.tensor(spec.std).reshape(1, -1, 1, 1))
+        self.register_buffer("slopes", torch.tensor(spec.calibration_slopes))
+        self.register_buffer("intercepts", torch.tensor(spec.calibration_intercepts))
         self.register_buffer("class_indices", torch.arange(len(spec.classes)))
 
     def forward(self, image: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
@@ -53,7 +57,7 @@ class CombinedGraph(nn.Module):
         normalised = (image.float() / 255 - self.image_mean) / self.image_std  # [N, channels, S, S]
         values = self._forward_values(normalised)
         logits, activations = values[self.classifier.logits], values[self.classifier.activations].float()
-        explained = _resolve(targets, logits)  # [N, K]
+        explained = _resolve(targets, logits * self.slopes + self.intercepts)  # [N, K]
         activation_gradients = self._gradients(values, explained, self.classifier.activations, guided=False)
         input_gradients = self._gradients(values, explained, self.classifier.image, guided=True)
         input_gradients = input_gradients.sum(2, keepdim=True)  # [N, K, 1, S, S]
@@ -94,11 +98,11 @@ class CombinedGraph(nn.Module):
         return gradient.reshape(classes, -1, *gradient.shape[1:]).transpose(0, 1)
 
 
-def _resolve(targets: Tensor, logits: Tensor) -> Tensor:
+def _resolve(targets: Tensor, calibrated: Tensor) -> Tensor:
     """Replace -1 in column ``k`` by the ``k``-th most probable class; beyond the last class it stays -1."""
-    ranking = torch.topk(logits, logits.shape[1], dim=1).indices  # [N, C]
+    ranking = torch.topk(calibrated, calibrated.shape[1], dim=1).indices  # [N, C]
     ranking = torch.nn.functional.pad(ranking, (0, 1), value=-1)
-    column = torch.arange(targets.shape[1], device=targets.device).clamp(max=logits.shape[1])
+    column = torch.arange(targets.shape[1], device=targets.device).clamp(max=calibrated.shape[1])
     return torch.where(targets == -1, ranking.index_select(1, column), targets)
 
 

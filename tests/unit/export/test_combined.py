@@ -1,5 +1,7 @@
 """The combined graph, run by PyTorch, against eager autograd with hooks."""
 
+from dataclasses import replace
+
 import captum.attr
 import numpy as np
 import pytest
@@ -90,6 +92,14 @@ def test_minus_one_is_the_class_of_that_rank(tiny):
     assert torch.equal(found["explained"][:, :3], ranking)
     assert (found["explained"][:, 3] == -1).all()  # there is no fourth class
     assert not found["input_gradients"][:, 3].any()
+
+
+def test_the_ranking_is_that_of_the_calibrated_probabilities():
+    spec = replace(TINY, calibration_slopes=(0.1, 1.0, 3.0), calibration_intercepts=(-1.0, 0.0, 2.0))
+    found = explain(combine(networks.tiny(), spec), TINY_IMAGES, [[-1] * 3] * 3)
+    expected = np.argsort(-spec.probabilities(found["logits"].numpy()), axis=1)
+    assert found["explained"].tolist() == expected.tolist()
+    assert found["explained"].tolist() != found["logits"].argsort(1, descending=True).tolist()
 
 
 def test_unknown_classes_give_zeros_and_spare_the_others(tiny):
