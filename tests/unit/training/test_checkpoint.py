@@ -13,7 +13,7 @@ from torch import nn
 
 from crosseai.contract import Architecture, ContractError, InputError, ModelSpec
 from crosseai.training import build_model, load_checkpoint, save_checkpoint
-from crosseai.training.checkpoint import load_weights
+from crosseai.training.checkpoint import WeightsReport, load_weights
 
 SPEC = ModelSpec(architecture=Architecture("resnet14", width=4), input_size=64, feature_shape=(128, 2, 2))
 
@@ -119,6 +119,41 @@ def test_published_weights_load_by_their_own_names(tmp_path: Path, form: str) ->
     assert set(report.fresh) == {"head.0.weight", "head.0.bias", "head.2.weight", "head.2.bias"}
     assert set(report.unused) == {"fc.weight", "fc.bias"}
     assert set(report.loaded) | set(report.fresh) == set(model.state_dict())
+
+
+def test_the_report_names_what_did_not_match() -> None:
+    report = WeightsReport(
+        ("conv1.weight", "bn1.bias", "bn1.num_batches_tracked"), ("head.0.weight", "head.0.bias"), ("fc.weight",)
+    )
+    assert str(report) == "2 of 4 tensors loaded; fresh: head.0; unused: fc"
+    assert str(WeightsReport(("w",), (), ())) == "1 of 1 tensors loaded; fresh: none; unused: none"
+
+
+@pytest.mark.parametrize(
+    ("published", "current"),
+    [  # github.com/landskape-ai/triplet-attention: the code that the ImageNet weights were made by, and the later one
+        ("ChannelGateH.spatial.conv.weight", "cw.conv.conv.weight"),
+        ("ChannelGateW.spatial.bn.bias", "hc.conv.bn.bias"),
+        ("SpatialGate.spatial.bn.running_mean", "hw.conv.bn.running_mean"),
+        ("hw.conv.conv.weight", "hw.conv.conv.weight"),
+    ],
+)
+def test_names_of_published_triplet_attention(tmp_path: Path, published: str, current: str) -> None:
+    model, name = build_model("resnet14", width=4), f"layer3.0.triplet_attention.{current}"
+    value = torch.randn_like(model.state_dict()[name])
+    save_file({f"module.layer3.0.triplet_attention.{published}": value}, tmp_path / "w.safetensors")
+    assert load_weights(model, tmp_path / "w.safetensors").loaded == (name,)
+    assert torch.equal(model.state_dict()[name], value)
+
+
+@pytest.mark.parametrize("old", ["norm.1.running_var", "conv.2.weight"])
+def test_names_of_torchvisions_first_densenets(tmp_path: Path, old: str) -> None:
+    model = build_model("densenet121", width=4, triplet_attention=False)
+    name = f"features.denseblock3.denselayer24.{old.replace('.1.', '1.').replace('.2.', '2.')}"
+    value = torch.rand_like(model.state_dict()[name])
+    torch.save({f"features.denseblock3.denselayer24.{old}": value}, tmp_path / "w.pth")
+    assert load_weights(model, tmp_path / "w.pth").loaded == (name,)
+    assert torch.equal(model.state_dict()[name], value)
 
 
 def test_a_colour_stem_sees_a_gray_image_as_three_equal_channels(tmp_path: Path) -> None:

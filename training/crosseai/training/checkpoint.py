@@ -49,14 +49,15 @@ class WeightsReport:
     unused: tuple[str, ...]
 
     def __str__(self) -> str:
-        names = {kind: ", ".join(self._modules(getattr(self, kind))) or "none" for kind in ("fresh", "unused")}
-        total = len(self.loaded) + len(self.fresh)
-        return f"{len(self.loaded)} of {total} tensors loaded; fresh: {names['fresh']}; unused: {names['unused']}"
-
-    @staticmethod
-    def _modules(names: tuple[str, ...]) -> list[str]:
-        """The modules that own the tensors, without those that only count batches."""
-        return list(dict.fromkeys(n.rpartition(".")[0] or n for n in names if not n.endswith("num_batches_tracked")))
+        loaded, fresh, unused = (
+            [name for name in names if not name.endswith("num_batches_tracked")]  # absent from many published files
+            for names in (self.loaded, self.fresh, self.unused)
+        )
+        kinds = [
+            f"{kind}: {', '.join(dict.fromkeys(name.rpartition('.')[0] or name for name in names)) or 'none'}"
+            for kind, names in (("fresh", fresh), ("unused", unused))
+        ]
+        return f"{len(loaded)} of {len(loaded) + len(fresh)} tensors loaded; {'; '.join(kinds)}"
 
 
 def save_checkpoint(model: nn.Module, spec: ModelSpec, folder: Path) -> ModelSpec:

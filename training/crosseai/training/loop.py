@@ -91,8 +91,9 @@ def _train_epoch(engine: Engine, feed: Feed, number: int, folder: Path) -> Tenso
     for rows, batches in feed.epoch(number):
         losses = engine.step(batches).double().cpu()
         if not losses.isfinite().all():
-            names = "".join(f"{feed.data.radiographs.image_ids[row]}\n" for row in rows)
-            write_atomically(folder / LOST_BATCH_FILENAME, names.encode())
+            if feed.processes.is_main:
+                names = "".join(f"{feed.data.radiographs.image_ids[row]}\n" for row in rows)
+                write_atomically(folder / LOST_BATCH_FILENAME, names.encode())
             raise InputError(
                 f"loss is {losses.sum():g} in epoch {number}; the images of that batch are listed in "
                 f"{folder / LOST_BATCH_FILENAME}; a lower learning rate may help"
