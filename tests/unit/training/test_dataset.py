@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from crosseai.contract import CHESTXRAY8, UNCERTAIN, InputError
-from crosseai.training.dataset import read_labelled_radiographs
+from crosseai.training.dataset import read_labelled_radiographs, warn_of_empty_classes
 from tests.nih_layout import write_images, write_listing
 
 
@@ -34,11 +34,12 @@ def test_other_classes_may_be_learnt(tmp_path: Path) -> None:
 
 
 def test_a_disease_without_a_positive_image_is_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    write_images(tmp_path / "images", "a.png")
-    write_listing(tmp_path, [("a.png", "Mass", 0, 1)])
+    write_images(tmp_path / "images", "a.png", "b.png")
+    write_listing(tmp_path, [("a.png", "Mass", 0, 1), ("b.png", "Nodule|Mass", 0, 2)])
+    radiographs = read_labelled_radiographs(tmp_path, ("Mass", "Nodule", "Edema"))
     with caplog.at_level(logging.WARNING):
-        read_labelled_radiographs(tmp_path, ("Mass", "Nodule"))
-    assert caplog.messages == [f"{tmp_path / 'Data_Entry_2017.csv'}: no image is labelled with Nodule"]
+        warn_of_empty_classes(radiographs, np.array([0]), "train")
+    assert caplog.messages == ["train part: no image is labelled with Nodule, Edema"]
 
 
 def test_uncertain_labels_and_diseases_that_nobody_looked_for(tmp_path: Path) -> None:

@@ -58,8 +58,7 @@ def read_labelled_radiographs(
         The data set, in a layout of :mod:`crosseai.training.layouts`.
     classes
         Diseases to learn; None for those usual in the layout. Others that the layout knows are no finding here. One
-        that the layout does not know and no image has is uncertain in all. A disease without a positive image is
-        warned about: it can be neither learnt nor judged.
+        that the layout does not know and no image has is uncertain in all.
     layout
         How the folder is laid out; None recognises it by its files.
 
@@ -73,10 +72,8 @@ def read_labelled_radiographs(
     columns = tuple(classes) if classes is not None else listing.usual_classes
     _check_names(listing, columns)
     labels = np.array([[_label(image, name) for name in columns] for image in listing.images], np.uint8)
-    empty = [name for name, positive in zip(columns, (labels == 1).any(0), strict=True) if not positive]
-    labels[:, [name in empty and name not in listing.known for name in columns]] = UNCERTAIN
-    if empty:
-        _log.warning("%s: no image is labelled with %s", listing.file, ", ".join(empty))
+    found = frozenset().union(*(image.findings for image in listing.images))
+    labels[:, [name not in listing.known | found for name in columns]] = UNCERTAIN
     return LabelledRadiographs(
         tuple(image.image_id for image in listing.images),
         _paths(folder, listing),
@@ -85,6 +82,14 @@ def read_labelled_radiographs(
         columns,
         _held_out(listing),
     )
+
+
+def warn_of_empty_classes(radiographs: LabelledRadiographs, rows: npt.NDArray[np.int64], part: str) -> None:
+    """Name the diseases that can be neither learnt nor judged, because no image of a part is labelled with them."""
+    positive = (radiographs.labels[rows] == 1).any(0)
+    if not positive.all():
+        empty = [name for name, found in zip(radiographs.classes, positive, strict=True) if not found]
+        _log.warning("%s part: no image is labelled with %s", part, ", ".join(empty))
 
 
 def _label(image: ListedImage, disease: str) -> int:

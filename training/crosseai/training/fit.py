@@ -17,7 +17,7 @@ from crosseai.training.cache import CACHE_FOLDER, Progress, decoded_images
 from crosseai.training.calibration import calibrate
 from crosseai.training.checkpoint import WeightsReport, load_checkpoint, load_weights, save_checkpoint
 from crosseai.training.config import FitConfig
-from crosseai.training.dataset import LabelledRadiographs, read_labelled_radiographs
+from crosseai.training.dataset import LabelledRadiographs, read_labelled_radiographs, warn_of_empty_classes
 from crosseai.training.evaluation import predict_logits
 from crosseai.training.feed import TrainingData
 from crosseai.training.judge import Evaluation, judge
@@ -131,6 +131,8 @@ def fit(
         images = decoded_images(radiographs, spec, cache or folder / CACHE_FOLDER, on_decoded)
         split = split.without(images.corrupted)
         data = TrainingData(radiographs, images.pixels, split)
+        for part in PARTS:
+            warn_of_empty_classes(radiographs, split.rows(part), part)
         if not processes.is_main:
             train(model, spec, data, config, results, resume=resume, processes=processes)
             return None
@@ -195,6 +197,7 @@ def evaluate(
         chosen = chosen[_parts_in_training(checkpoint, radiographs)[chosen] == part]
     if not len(chosen):
         raise InputError(f"data set {folder}: expected patients of the {part} part, found none")
+    warn_of_empty_classes(radiographs, chosen, part or "whole")
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     return _judge(spec, radiographs, chosen, predict_logits(model, decoded.pixels, spec, rows=chosen))
 
