@@ -53,7 +53,7 @@ def capture(model: nn.Module | ExportedProgram, layer: str, channels: int, input
     ----------
     model
         Maps a normalised float32 image ``[N, channels, S, S]`` to logits ``[N, C]``; in evaluation mode. An exported
-        program must have been exported with a dynamic batch.
+        program must have been exported with a dynamic batch, and images of one size.
     layer
         Dotted name of the explained submodule; its output must be one tensor ``[N, D, h, w]``.
     channels, input_size
@@ -65,6 +65,9 @@ def capture(model: nn.Module | ExportedProgram, layer: str, channels: int, input
         If the model is in training mode, is not float32, has no such layer, or does not map one image to one tensor
         of logits, image by image.
     """
+    dtypes = {parameter.dtype for parameter in model.parameters()}
+    if dtypes - {torch.float32}:
+        raise InputError(f"model: expected float32 parameters, found {', '.join(sorted(map(str, dtypes)))}")
     with quiet_torch():
         program = model if isinstance(model, ExportedProgram) else _export(model, channels, input_size)
         exported = program.run_decompositions({}).module(check_guards=False)
@@ -80,9 +83,6 @@ def _export(model: nn.Module, channels: int, input_size: int) -> ExportedProgram
     training = [name or "the model itself" for name, module in model.named_modules() if module.training]
     if training:
         raise InputError(f"model: expected evaluation mode (call .eval()), found in training mode: {training[0]}")
-    dtypes = {p.dtype for p in model.parameters()}
-    if dtypes - {torch.float32}:
-        raise InputError(f"model: expected float32 parameters, found {', '.join(sorted(map(str, dtypes)))}")
     example = torch.zeros(2, channels, input_size, input_size)
     try:
         return export(model, (example,), dynamic_shapes=({0: Dim.DYNAMIC},))
@@ -123,9 +123,11 @@ def _layer_output(graph: fx.Graph, layer: str) -> fx.Node:
 def _check_shapes(
     graph: fx.Graph, image: fx.Node, logits: fx.Node, activations: fx.Node, image_shape: tuple[int, ...]
 ) -> None:
-    batch = image.meta["val"].shape[0]
-    if isinstance(batch, int) or tuple(image.meta["val"].shape[1:]) != image_shape:
-        raise InputError(f"model: expected images {('N', *image_shape)}, found {tuple(image.meta['val'].shape)}")
+    batch, *sizes = image.meta["val"].shape
+    if isinstance(batch, int) or not all(isinstance(size, int) for size in sizes) or tuple(sizes) != image_shape:
+        raise InputError(
+            f"model: expected images {('N', *image_shape)}, of which only N is dynamic, found {(batch, *sizes)}"
+        )
     for name, node, rank in (("logits", logits, 2), ("activations of the explained layer", activations, 4)):
         if node.meta["val"].ndim != rank:
             raise InputError(f"model: expected {rank} dimensions in the {name}, found {tuple(node.meta['val'].shape)}")

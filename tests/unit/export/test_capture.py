@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 import torch
 from torch import nn
+from torch.export import Dim
 
 from crosseai.contract import InputError
 from crosseai.export.capture import capture
@@ -41,9 +42,14 @@ def test_training_mode_is_refused():
         capture(model, "features", 1, 16)
 
 
-def test_half_precision_is_refused():
-    with pytest.raises(InputError, match=r"float32.*float16"):
-        capture(networks.tiny().half(), "features", 1, 16)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_dtypes_are_refused(dtype):
+    model = networks.tiny().to(dtype)
+    image = torch.zeros(2, 1, 16, 16, dtype=dtype)
+    program = torch.export.export(model, (image,), dynamic_shapes=({0: Dim.DYNAMIC},))
+    for candidate in (model, program):
+        with pytest.raises(InputError, match=rf"expected float32 parameters, found {dtype}"):
+            capture(candidate, "features", 1, 16)
 
 
 def test_missing_layer_names_the_candidates():
@@ -74,6 +80,13 @@ def test_model_that_mixes_images_is_refused():
 def test_fixed_batch_is_refused():
     program = torch.export.export(networks.tiny(), (torch.zeros(1, 1, 16, 16),))
     with pytest.raises(InputError, match=r"expected images \('N', 1, 16, 16\)"):
+        capture(program, "features", 1, 16)
+
+
+def test_dynamic_image_sizes_are_refused():
+    dynamic = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    program = torch.export.export(networks.tiny(), (torch.zeros(2, 1, 16, 16),), dynamic_shapes=(dynamic,))
+    with pytest.raises(InputError, match=r"expected images \('N', 1, 16, 16\), of which only N is dynamic"):
         capture(program, "features", 1, 16)
 
 
