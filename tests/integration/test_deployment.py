@@ -15,7 +15,7 @@ import pytest
 import tritonclient.grpc as grpc
 from mlflow import MlflowClient
 
-from crosseai.contract import CANDIDATE, CHAMPION, DEPLOYMENT_ERROR_TAG, MODEL_FILENAME, PREVIOUS, ServerUnavailable
+from crosseai.contract import CANDIDATE, CHAMPION, DEPLOYMENT_ERROR_TAG, PREVIOUS, ServerUnavailable
 from crosseai.serve.control import server_status
 from crosseai.serve.deployment import LOCK, Deployment
 from crosseai.serve.embedded import EmbeddedTriton
@@ -149,8 +149,7 @@ def test_a_tampered_version_changes_nothing_and_is_reported(deployment, client, 
 def test_a_version_that_does_not_load_changes_nothing(deployment, client, models, store):
     source = store / "artifacts" / "broken"
     version = register_tiny_model(client, source, seed=5)
-    client.delete_model_version_tag("crosseai", str(version), "onnx_sha256")
-    (source / MODEL_FILENAME).write_bytes(b"no model")
+    replace(TINY_SPEC, operating_points=(0.1,) * 8).save(source)  # another spec than the one in the graph
     client.set_registered_model_alias("crosseai", CANDIDATE, str(version))
     assert state(deployment) == on_disk(models) == ([1], 1)
     assert "load failed for model 'crosseai'" in error_of(client, version)

@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
 
 from crosseai.contract import MODEL_FILENAME, ContractError, InputError, ModelSpec
@@ -134,6 +135,47 @@ def test_links_are_refused(tmp_path, model, models):
     (models / "crosseai").symlink_to(tmp_path)
     with pytest.raises(InputError, match=r"expected a folder at .*, found a symbolic link"):
         place_version(models, model, 1)
+
+
+def test_a_version_folder_that_is_a_link_is_refused(tmp_path, model, models):
+    elsewhere = place_version(tmp_path / "elsewhere", model, 3)
+    (models / "crosseai").mkdir(parents=True)
+    (models / "crosseai" / "3").symlink_to(elsewhere)
+    with pytest.raises(InputError, match=r"expected a folder at .*/3, found a symbolic link"):
+        place_version(models, model, 3)
+
+
+@pytest.mark.parametrize("inner", ["link", "3/link"])
+def test_a_repository_with_links_is_not_served(tmp_path, model, models, inner):
+    place_version(models, model, 3)
+    (models / "crosseai" / inner).symlink_to("/etc")
+    with pytest.raises(InputError, match=r"expected files and folders alone in .*, found a symbolic link"):
+        models_of(models)
+
+
+@pytest.mark.parametrize("location", ["weights.bin", "../../secret", "/etc/passwd"])
+@pytest.mark.parametrize("where", ["initializer", "constant", "subgraph"])
+def test_tensors_in_other_files_are_refused(model, models, location, where):
+    graph = onnx.load(model / MODEL_FILENAME)
+    tensor = onnx.TensorProto(name="w", data_type=onnx.TensorProto.FLOAT, dims=[1], data_location=1)
+    tensor.external_data.add(key="location", value=location)
+    if where == "initializer":
+        graph.graph.initializer.append(tensor)
+    else:
+        node = onnx.helper.make_node("Constant", [], ["c"], value=tensor)
+        inner = onnx.helper.make_graph([node], "inner", [], [])
+        outer = onnx.helper.make_node("If", ["x"], ["y"], then_branch=inner, else_branch=inner)
+        graph.graph.node.append(node if where == "constant" else outer)
+    (model / MODEL_FILENAME).write_bytes(graph.SerializeToString())
+    with pytest.raises(InputError, match=r"expected all tensors inside .*model\.onnx, found 'w' in another file"):
+        place_version(models, model, 3)
+    assert not models.exists()
+
+
+def test_a_file_that_is_no_onnx_model_is_refused(model, models):
+    (model / MODEL_FILENAME).write_bytes(b"\xff not a model")
+    with pytest.raises(InputError, match=r"expected an ONNX model at .*model\.onnx"):
+        place_version(models, model, 3)
 
 
 def test_a_listed_version_that_is_gone_is_named(model, models):

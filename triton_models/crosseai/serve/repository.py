@@ -8,8 +8,11 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import DecodeError, Message
 
 from crosseai.contract import MODEL_FILENAME, ContractError, InputError, ModelSpec
 from crosseai.serve.config import (
@@ -69,6 +72,7 @@ def copy_version(repository: Path, source: Path, version: int) -> ServedVersion:
     model = _plain(source / MODEL_FILENAME, Path.is_file)
     if version < 1:
         raise InputError(f"expected a version from 1 up, found {version}")
+    _refuse_external_data(model)
     folder = model_folder(repository, spec.name)
     folder.mkdir(parents=True, exist_ok=True)
     listed = versions_of(repository, spec.name)
@@ -128,13 +132,16 @@ def models_of(repository: Path) -> tuple[str, ...]:
     Raises
     ------
     InputError
-        If it holds none, or one with a name that Triton does not take.
+        If it holds none, one with a name that Triton does not take, or a symbolic link.
     """
     names = sorted(config.parent.name for config in repository.glob(f"*/{CONFIG_FILENAME}"))
     if not names:
         raise InputError(f"expected a Triton model repository with at least one model, found none in {repository}")
     for name in names:
-        model_folder(repository, name)
+        folder = model_folder(repository, name)
+        link = next((path for path in folder.rglob("*") if path.is_symlink()), None)
+        if link is not None:
+            raise InputError(f"expected files and folders alone in {folder}, found a symbolic link: {link}")
     return tuple(names)
 
 
@@ -160,6 +167,8 @@ def sha256_of(file: Path) -> str:
 
 def _copy(model: Path, version: ServedVersion, target: Path) -> None:
     """Make a version's folder in one step; one that is there but broken, as after a crash, is replaced."""
+    if target.exists() or target.is_symlink():
+        _plain(target, Path.is_dir)
     if (target / MODEL_FILENAME).is_file() and sha256_of(target / MODEL_FILENAME) == version.sha256:
         return
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".incoming-") as incoming:
@@ -175,6 +184,30 @@ def _copy(model: Path, version: ServedVersion, target: Path) -> None:
         if target.exists():
             target.rename(Path(incoming) / "broken")
         complete.rename(target)
+
+
+def _refuse_external_data(model: Path) -> None:
+    """Check that a model is one file: a tensor kept elsewhere could be any file that the server can read."""
+    import onnx
+
+    try:
+        graph = onnx.load(model, load_external_data=False)
+    except DecodeError as error:
+        raise InputError(f"expected an ONNX model at {model}: {error}") from error
+    outside = next((t.name for t in _tensors(graph) if t.external_data), None)
+    if outside is not None:
+        raise InputError(f"expected all tensors inside {model}, found {outside!r} in another file")
+
+
+def _tensors(message: Message) -> Iterator[Any]:
+    """Every tensor below a protobuf message: initializers, constants, those of subgraphs and functions."""
+    if message.DESCRIPTOR.name == "TensorProto":
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for inner in [value] if isinstance(value, Message) else value:
+                yield from _tensors(inner)
 
 
 def _replace(file: Path, text: str) -> None:
