@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 from mlflow import MlflowClient
+from mlflow.models import Model, ModelSignature
+from mlflow.types import Schema, TensorSpec
 
 from crosseai.contract import (
     GOLDEN_FILENAME,
@@ -46,6 +48,7 @@ def register_tiny_model(client: MlflowClient, source: Path, spec: ModelSpec = TI
         facts=np.array(json.dumps({"eager_errors": dict.fromkeys(names, 0.0), "source": ""})),
         **dict(zip(names, outputs, strict=True)),
     )
+    _signed(spec).save(str(source / "MLmodel"))
     accepted = {"explained": 0.0, "gradient_maps": 0.5}
     tags = {
         ONNX_SHA256_TAG: sha256_of(source / MODEL_FILENAME),
@@ -53,3 +56,17 @@ def register_tiny_model(client: MlflowClient, source: Path, spec: ModelSpec = TI
         PARITY_TAG: json.dumps({name: {"error": 0.0, "accepted": accepted.get(name, 1e-4)} for name in names}),
     }
     return int(client.create_model_version(spec.name, source.as_uri(), tags=tags).version)
+
+
+def _signed(spec: ModelSpec) -> Model:
+    """MLflow's description of a model with these tensors."""
+    inputs, outputs = (
+        Schema(
+            [
+                TensorSpec(np.dtype(t.dtype), tuple(-1 if isinstance(d, str) else d for d in t.shape), t.name)
+                for t in tensors
+            ]
+        )
+        for tensors in (spec.inputs, spec.outputs)
+    )
+    return Model(signature=ModelSignature(inputs, outputs))

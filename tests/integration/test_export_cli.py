@@ -15,6 +15,9 @@ import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
 
+from crosseai.client.promotion.canary import read_golden
+from crosseai.client.promotion.gates import Gates, check_records
+from crosseai.client.promotion.registry import Registry
 from crosseai.contract import Architecture, ModelSpec
 from crosseai.export.cli import main
 from crosseai.export.golden import Golden
@@ -75,6 +78,18 @@ def test_registered_version_is_the_exported_file(store, tmp_path):
     predicted = mlflow.pyfunc.load_model(str(folder)).predict(feeds)
     assert predicted["logits"].shape == (2, 8)
     assert predicted["explained"][1, 0] == 3
+
+
+def test_registered_version_can_be_promoted(store, tmp_path):
+    """It has all that the gates and the canary of a promotion ask for."""
+    version = Registry("crosseai").fetch(1, tmp_path)
+    results = check_records(Gates(signature=True, compatible=True, parity=True), version, None)
+    assert [(result.gate, result.holds) for result in results] == [
+        (n, True) for n in ("signature", "compatible", "parity")
+    ]
+    golden = read_golden(version.golden, version.spec)
+    assert golden.outputs["heatmaps"].shape[:2] == golden.targets.shape
+    assert golden.targets.size
 
 
 def test_registered_version_leads_back_to_its_checkpoint(store, checkpoint):

@@ -62,6 +62,7 @@ def test_only_named_modules_import_mlflow(repository: Path) -> None:
         if any(line.strip().startswith(("import mlflow", "from mlflow")) for line in file.read_text().splitlines())
     }
     assert importing == {
+        "client/crosseai/client/promotion/registry.py",
         "export/crosseai/export/register.py",
         "training/crosseai/training/tracking.py",
         "triton_models/crosseai/serve/registry.py",

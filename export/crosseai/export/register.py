@@ -1,5 +1,7 @@
 """Exported graphs in the MLflow model registry. The only module of the export package that knows MLflow."""
 
+import hashlib
+import json
 import os
 import tempfile
 from importlib.metadata import version
@@ -17,7 +19,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.types import Schema, TensorSpec
 
 from crosseai import contract
-from crosseai.contract import ONNX_SHA256_TAG, InputError, ModelSpec
+from crosseai.contract import GOLDEN_FILENAME, GOLDEN_SHA256_TAG, ONNX_SHA256_TAG, PARITY_TAG, InputError, ModelSpec
 from crosseai.export.onnx_export import ExportReport
 from crosseai.training.tracking import resolve_run, tracking_uri
 
@@ -26,7 +28,8 @@ def register(report: ExportReport, uri: str) -> int:
     """Register an exported graph as the next version of the model that its spec names.
 
     The version's folder has MLflow's ONNX flavour (``MLmodel``, signature, requirements), the very file that was
-    exported, ``model_spec.json`` and ``golden.npz``. It belongs to the run that trained the model.
+    exported, ``model_spec.json`` and ``golden.npz``. It belongs to the run that trained the model. Its tags have the
+    checksums, and the parity that a promotion asks for.
 
     Parameters
     ----------
@@ -52,10 +55,10 @@ def register(report: ExportReport, uri: str) -> int:
         with tempfile.TemporaryDirectory(prefix="crosseai-register-") as scratch:
             folder = Path(scratch) / artifact
             _save(report, folder)
+            tags = _tags(report, folder)
             client.log_artifacts(run_id, str(folder), artifact)
         source = f"{client.get_run(run_id).info.artifact_uri}/{artifact}"
         _ensure_registered_model(client, report.spec.name)
-        tags = {ONNX_SHA256_TAG: report.sha256, "precision": report.spec.precision, "layer": report.spec.layer}
         created = client.create_model_version(report.spec.name, source, run_id=run_id, tags=tags)
     except MlflowException as error:
         raise InputError(f"registering {report.path}: MLflow at {tracking_uri()} answers: {error}") from error
@@ -73,6 +76,17 @@ def _save(report: ExportReport, folder: Path) -> None:
     )
     (folder / contract.MODEL_FILENAME).write_bytes(report.path.read_bytes())  # not as mlflow serialises it
     report.save(folder)
+
+
+def _tags(report: ExportReport, folder: Path) -> dict[str, str]:
+    parity = {p.output: {"error": p.error, "accepted": p.accepted} for p in report.parity}
+    return {
+        ONNX_SHA256_TAG: report.sha256,
+        GOLDEN_SHA256_TAG: hashlib.sha256((folder / GOLDEN_FILENAME).read_bytes()).hexdigest(),
+        PARITY_TAG: json.dumps(parity),
+        "precision": report.spec.precision,
+        "layer": report.spec.layer,
+    }
 
 
 def _signature(spec: ModelSpec) -> ModelSignature:

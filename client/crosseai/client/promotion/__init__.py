@@ -1,0 +1,1 @@
+"""Moving a registered version to the servers, and back, with no request lost and nothing unrecorded."""

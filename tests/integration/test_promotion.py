@@ -1,0 +1,256 @@
+"""Promotions and rollbacks with a real registry, a real server and its agent."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from mlflow import MlflowClient
+
+from crosseai.client.cli import main
+from crosseai.client.promotion.servers import served_version
+from crosseai.contract import CANDIDATE, CHAMPION, GOLDEN_FILENAME, GOLDEN_SHA256_TAG, PREVIOUS
+from crosseai.serve.embedded import EmbeddedTriton
+from crosseai.serve.repository import place_version, sha256_of
+from tests.registered import make_registry, register_tiny_model
+from tests.tiny_model import TINY_SPEC
+
+COMMAND = Path(sys.executable).with_name("crosseai-serve")
+DEADLINE_S = 60
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("mlflow")
+    make_registry(folder, seeds=(1, 2, 3))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Path:
+    repository = tmp_path_factory.mktemp("models")
+    place_version(repository, store / "artifacts" / "seed-1", 1)
+    return repository
+
+
+@pytest.fixture(scope="module")
+def server(models: Path) -> Iterator[str]:
+    """A server with an agent beside it."""
+    with EmbeddedTriton(models) as server:
+        command = [COMMAND, "deploy", "--watch", "--repository", models, "--server", server.grpc_url]
+        agent = subprocess.Popen([*map(str, command), "--interval", "0.2", "--grace", "0"], stderr=subprocess.DEVNULL)
+        yield server.grpc_url
+        agent.terminate()
+        agent.wait(DEADLINE_S)
+
+
+@pytest.fixture
+def client(store: Path) -> MlflowClient:
+    """The registry; version 1 is the champion, and no other has an alias."""
+    client = MlflowClient(f"sqlite:///{store}/mlflow.db")
+    for alias in client.get_registered_model("crosseai").aliases:
+        client.delete_registered_model_alias("crosseai", alias)
+    client.set_registered_model_alias("crosseai", CHAMPION, "1")
+    return client
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., Result]:
+    """Run ``crosseai-client`` with an audit log in ``tmp_path``."""
+
+    def invoke(*arguments: object) -> Result:
+        log = ["--audit-log", tmp_path / "log.jsonl", "--timeout", DEADLINE_S] if arguments[0] != "models" else []
+        return CliRunner().invoke(main, [str(argument) for argument in (*arguments, *log)])
+
+    return invoke
+
+
+def aliases(client: MlflowClient) -> dict[str, int]:
+    return {alias: int(number) for alias, number in client.get_registered_model("crosseai").aliases.items()}
+
+
+def records(folder: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s"
+        time.sleep(0.05)
+
+
+def test_promote_and_roll_back(client, server, run, tmp_path):
+    before = client.get_model_version("crosseai", "2").tags.keys()
+    result = run("promote", "crosseai/2", "--to", "champion", "--server", server, "--reason", "better on CXR")
+    assert (result.exit_code, result.stdout) == (0, "crosseai/2 is the champion\n"), result.output
+    assert aliases(client) == {CHAMPION: 2, PREVIOUS: 1}
+    assert served_version(server, "crosseai").version == "2"
+
+    found = records(tmp_path)
+    steps = [(record["step"], record["outcome"]) for record in found]
+    expected = ["fetch", "gates", f"load {server}", f"canary {server}", "alias", f"switch {server}"]
+    assert steps == [(step, "done") for step in expected]
+    sha256 = client.get_model_version("crosseai", "2").tags["onnx_sha256"]
+    for record in found:
+        assert (record["why"], record["version"], record["champion_before"]) == ("better on CXR", 2, 1)
+        assert (record["onnx_sha256"], record["action"]) == (sha256, "promote")
+        assert "@" in record["who"]
+    canary = found[3]
+    assert canary["champion"]["errors"].keys() == canary["candidate"]["errors"].keys() >= {"logits", "heatmaps"}
+    tags = client.get_model_version("crosseai", "2").tags
+    assert [json.loads(tags[key]) for key in sorted(tags.keys() - before) if key.startswith("audit.")] == found
+
+    result = run("rollback", "--server", server)
+    assert (result.exit_code, result.stdout) == (0, "crosseai/1 is the champion\n"), result.output
+    assert aliases(client) == {CHAMPION: 1}
+    assert served_version(server, "crosseai").version == "1"
+    again = run("rollback", "--server", server)
+    assert again.exit_code == 2
+    assert "expected a version with the alias 'previous', found none" in again.output
+    assert len(records(tmp_path)) > len(found), "only ever appended to"
+
+
+def refused(result: Result, client: MlflowClient, server: str, status: int, *messages: str) -> None:
+    """Nothing has changed, and the message says why."""
+    assert result.exit_code == status, result.output
+    for message in messages:
+        assert message in result.output
+    assert aliases(client) == {CHAMPION: 1}
+    eventually(lambda: served_version(server, "crosseai").version == "1")
+
+
+def test_a_tampered_version_is_refused(client, server, run, store, tmp_path):
+    number = register_tiny_model(client, store / "artifacts" / "tampered", seed=7)
+    with (store / "artifacts" / "tampered" / "model.onnx").open("ab") as file:
+        file.write(b"\0")
+    result = run("promote", f"crosseai/{number}", "--to", "champion", "--server", server)
+    refused(result, client, server, 2, "error: fetch: ", "expected model.onnx with the SHA-256")
+    assert [(record["step"], record["outcome"]) for record in records(tmp_path)] == [("fetch", "failed")]
+
+
+def test_a_version_that_answers_otherwise_than_recorded_is_refused(client, server, run, store):
+    """As would a server whose runtime computes something else."""
+    number = register_tiny_model(client, store / "artifacts" / "other", seed=8)
+    golden = store / "artifacts" / "other" / GOLDEN_FILENAME
+    with np.load(golden) as arrays:
+        changed = {**arrays, "heatmaps": arrays["heatmaps"] * np.float32(1.001)}
+    np.savez_compressed(golden, **changed)
+    client.set_model_version_tag("crosseai", str(number), GOLDEN_SHA256_TAG, sha256_of(golden))
+    result = run("promote", f"crosseai/{number}", "--to", "champion", "--server", server)
+    refused(result, client, server, 2, f"error: canary {server}: ", "heatmaps: expected <= 0.0001, found 0.001")
+
+
+def test_a_version_that_cannot_be_loaded_is_refused(client, server, run, store, tmp_path):
+    number = register_tiny_model(client, store / "artifacts" / "larger", replace(TINY_SPEC, input_size=64))
+    (tmp_path / "none.yaml").write_text("{}")
+    command = ["promote", f"crosseai/{number}", "--to", "champion", "--server", server]
+    refused(run(*command), client, server, 2, "error: gates: ", "compatible: differs from the champion in inputs")
+    result = run(*command, "--gate", tmp_path / "none.yaml")
+    refused(result, client, server, 3, f"server: load {server}: ", "cannot be served beside the others")
+
+
+def test_a_server_that_is_away_stops_all(client, server, run, unused_port):
+    away = f"127.0.0.1:{unused_port}"
+    result = run("promote", "crosseai/2", "--to", "champion", "--server", server, "--server", away)
+    refused(result, client, server, 3, f"server: load {away}: ")
+
+
+def test_a_version_promoted_meanwhile_is_not_overruled(client, server, run, monkeypatch):
+    from crosseai.client.promotion import promote as module
+
+    def and_somebody_else(self: object, *_: object) -> None:
+        client.set_registered_model_alias("crosseai", CANDIDATE, "3")
+
+    monkeypatch.setattr(module._Switch, "_measure", and_somebody_else)
+    result = run("promote", "crosseai/2", "--to", "champion", "--server", server)
+    assert result.exit_code == 2, result.output
+    assert "alias candidate: expected version 2, found 3 meanwhile" in result.output
+    assert aliases(client) == {CHAMPION: 1, CANDIDATE: 3}
+
+
+def test_a_server_that_does_not_follow_is_undone(client, server, run, monkeypatch):
+    from crosseai.client.promotion import promote as module
+    from crosseai.contract import InferenceTimeout
+
+    def too_slow(self: object, server: str) -> None:
+        raise InferenceTimeout("too slow")
+
+    monkeypatch.setattr(module._Switch, "_follow", too_slow)
+    result = run("promote", "crosseai/2", "--to", "champion", "--server", server)
+    refused(result, client, server, 3, "too slow")
+
+
+def test_dry_run_changes_nothing(client, server, run):
+    result = run("promote", "crosseai/2", "--to", "champion", "--server", server, "--dry-run")
+    refused(result, client, server, 0, "crosseai/2 would pass so far")
+
+
+def test_without_servers_the_canary_runs_here(client, run, tmp_path):
+    result = run("promote", "crosseai/2", "--to", "champion")
+    assert result.exit_code == 0, result.output
+    assert aliases(client) == {CHAMPION: 2, PREVIOUS: 1}
+    assert [record["step"].split()[0] for record in records(tmp_path)] == ["fetch", "gates", "canary", "alias"]
+
+
+def test_a_repository_that_can_be_reached_needs_no_agent(client, store, run, tmp_path):
+    models = tmp_path / "models"
+    place_version(models, store / "artifacts" / "seed-1", 1)
+    with EmbeddedTriton(models) as server:
+        where = ["--server", server.grpc_url, "--repository", models, "--grace", 0]
+        result = run("promote", "crosseai/2", "--to", "champion", *where)
+        assert result.exit_code == 0, result.output
+        assert served_version(server.grpc_url, "crosseai").version == "2"
+        last = records(tmp_path)[-1]
+        assert (last["step"], "still_in_use" in last) == (f"drain {server.grpc_url}", False)
+        assert "loaded on" in run("models", "--server", server.grpc_url).output
+
+
+def test_models_lists_versions(client, server, run):
+    client.set_registered_model_alias("crosseai", CANDIDATE, "3")
+    expected = {"1": ("champion", True), "2": ("", False), "3": ("candidate", True)}
+    eventually(lambda: expected.items() <= loaded(run("models", "--server", server).output, server).items())
+
+
+def loaded(table: str, server: str) -> dict[str, tuple[str, bool]]:
+    """Alias of each listed version, and whether the server has loaded it; only of rows that say something."""
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in table.splitlines() if line.startswith("│")]
+    return {row[0]: (row[1], server in row[-1]) for row in cells}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["promote", "crosseai", "--to", "champion"],
+            "expected NAME/VERSION, for example crosseai/7, found 'crosseai'",
+        ),
+        (["promote", "crosseai/99", "--to", "champion"], "crosseai/99: the registry"),
+        (["promote", "crosseai/1", "--to", "champion"], "expected another version than the champion"),
+        (["promote", "crosseai/2", "--to", "previous"], "'previous' is not 'champion'"),
+        (["promote", "crosseai/2", "--to", "champion", "--repository", "r"], "expected exactly one server"),
+        (["models", "other"], "other: the registry"),
+    ],
+)
+def test_usage(client, run, arguments, message):
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert "Traceback" not in result.output
+
+
+def test_no_store(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/none.db")
+    result = run("models")
+    assert result.exit_code == 2
+    assert "expected an MLflow store" in result.output
+    shutil.rmtree(tmp_path)
