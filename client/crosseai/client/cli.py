@@ -14,6 +14,7 @@ from rich.table import Table
 
 from crosseai.client.evaluation import LocalisationTable, evaluate_boxes, read_scored_boxes
 from crosseai.client.manifest import MANIFEST, read_configuration
+from crosseai.client.promotion.commands import models_command, promote_command, rollback_command
 from crosseai.client.run import Progress, RunSummary
 from crosseai.client.scoring import score_directory
 from crosseai.contract import PRESETS, RESEARCH_NOTICE, ContractError, CrossEAIError, InputError, ServerError
@@ -191,6 +192,9 @@ def _print_localisation(table: LocalisationTable) -> None:
         grid.add_row(disease, str(table.boxes[row]), f"{table.mean_iou[row]:.3f}", *cells)
     Console(width=None if sys.stdout.isatty() else 200).print(grid)
 
+
+for _command in (promote_command, rollback_command, models_command):
+    main.add_command(_command)
 
 if __name__ == "__main__":
     main()
