@@ -2,21 +2,25 @@
 
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
+from crosseai.client.credentials import Credentials
+from crosseai.client.display import LogFormat, display, metrics
+from crosseai.client.doctor import diagnose
 from crosseai.client.evaluation import LocalisationTable, evaluate_boxes, read_scored_boxes
 from crosseai.client.manifest import MANIFEST, read_configuration
+from crosseai.client.options import server_options
 from crosseai.client.promotion.commands import models_command, promote_command, rollback_command
 from crosseai.client.run import Progress, RunSummary
 from crosseai.client.scoring import score_directory
+from crosseai.client.transport import TritonTransport
 from crosseai.contract import PRESETS, RESEARCH_NOTICE, ContractError, CrossEAIError, InputError, ServerError
 
 EXIT_SOME_FAILED, EXIT_USAGE, EXIT_SERVER, EXIT_INTERRUPTED = 1, 2, 3, 130
@@ -34,16 +38,12 @@ def main() -> None:
 @main.command()
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder for the results.")
-@click.option(
-    "--server",
-    help="grpc://HOST:PORT of a Triton server, or several separated by commas. [default: an embedded one for the time]",
-)
+@server_options
 @click.option(
     "--model",
     help="Model for the embedded server: models:/NAME@ALIAS, models:/NAME/VERSION or a folder. "
-    "Default: the registry's champion, or its newest version.",
+    " [default: the registry's champion, or its newest version]",
 )
-@click.option("--model-version", help="Version to ask of --server. Default: the newest that it has loaded.")
 @click.option(
     "--explain",
     default="positive",
@@ -51,14 +51,14 @@ def main() -> None:
     help="Diseases to draw boxes for: positive, top:K, all, none, or a CSV file of labels.",
 )
 @click.option(
-    "--preset", type=click.Choice(list(PRESETS)), help="Box parameters. Default: what the model's spec recommends."
+    "--preset", type=click.Choice(list(PRESETS)), help="Box parameters.  [default: those of the model's spec]"
 )
-@click.option("--write", default="", help="Pictures to write: overlay, panel or both, separated by a comma.")
+@click.option("--write", default="", help="Pictures to write: overlay, panel, or both with a comma.  [default: none]")
 @click.option("--new", is_flag=True, help="Where --output holds another configuration, use OUTPUT-2, OUTPUT-3, ...")
 @click.option("--retry-failed", is_flag=True, help="Try again the files that failed before, too.")
-@click.option("--batch-size", type=int, help="Images a request. [default: as many as the server takes]")
-@click.option("--in-flight", default=3, show_default=True, help="Requests under way at a time, for each server.")
-@click.option("--timeout", "timeout_s", default=120.0, show_default=True, help="Deadline of a request, in seconds.")
+@click.option("--batch-size", type=int, help="Images a request.  [default: as many as the server takes]")
+@click.option("--in-flight", type=int, help="Requests under way at a time, for each server.  [default: measured]")
+@click.option("--decoders", type=int, help="Files decoded at a time.  [default: measured]")
 @click.option(
     "--wait",
     "wait_s",
@@ -66,6 +66,15 @@ def main() -> None:
     show_default=True,
     help="How long to ask again when no server answers, in seconds.",
 )
+@click.option("--watch", is_flag=True, help="Go on and score files as they arrive, until SIGTERM or SIGINT.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Progress on standard error: a bar or lines of text, or lines of JSON.",
+)
+@click.option("--metrics-port", type=int, help="Serve Prometheus' metrics at this port of 127.0.0.1.  [default: none]")
 def run(
     directory: Path,
     output: Path,
@@ -78,15 +87,26 @@ def run(
     new: bool,
     retry_failed: bool,
     batch_size: int | None,
-    in_flight: int,
+    in_flight: int | None,
+    decoders: int | None,
     timeout_s: float,
     wait_s: float,
+    watch: bool,
+    log_format: LogFormat,
+    metrics_port: int | None,
+    credentials: Callable[[], Credentials],
 ) -> None:
     """Score every DICOM, PNG and JPEG radiograph below DIRECTORY.
 
     Exit status: 0 all scored, 1 some files failed, 2 wrong usage, 3 the server is unreachable.
     """
-    with _exit_codes(output), _progress_bar() as progress:
+    stop = _stop_at_signals() if watch else None
+    with _exit_codes(output), metrics(metrics_port) as publish, display(log_format) as show:
+
+        def progress(now: Progress) -> None:
+            show(now)
+            publish(now)
+
         summary = score_directory(
             directory,
             output,
@@ -100,13 +120,52 @@ def run(
             retry_failed=retry_failed,
             batch_size=batch_size,
             in_flight=in_flight,
+            decoders=decoders,
             timeout_s=timeout_s,
             wait_s=wait_s,
+            credentials=credentials(),
+            watch=stop,
             progress=progress,
         )
     _print_summary(summary)
     if summary.counts.failed:
         sys.exit(EXIT_SOME_FAILED)
+
+
+@main.command()
+@server_options
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    help="Folder where results are to be written.  [default: the working folder]",
+)
+def doctor(
+    output: Path,
+    server: str | None,
+    model_version: str | None,
+    timeout_s: float,
+    credentials: Callable[[], Credentials],
+) -> None:
+    """Check software, disk and servers, and say what to do.
+
+    Exit status: 0 all is well, 1 something is not, 3 a server does not answer.
+    """
+
+    def transports() -> list[TritonTransport]:
+        given = credentials()
+        return [
+            TritonTransport(address, credentials=given, timeout_s=timeout_s)
+            for address in (server.split(",") if server else ())
+        ]
+
+    checks = diagnose(transports, model_version, output)
+    for check in checks:
+        click.echo(f"{'FAIL' if check.advice else 'ok  '} {check.name}: {check.found}")
+        if check.advice:
+            click.echo(f"     {check.advice}")
+    if any(check.advice for check in checks):
+        sys.exit(EXIT_SERVER if any(check.unreachable for check in checks) else EXIT_SOME_FAILED)
 
 
 @main.command()
@@ -149,24 +208,23 @@ def _exit_codes(output: Path) -> Iterator[None]:
         sys.exit(EXIT_SOME_FAILED)
 
 
+def _stop_at_signals() -> threading.Event:
+    """An event that the first SIGINT or SIGTERM sets; the second one interrupts as ever."""
+    stop = threading.Event()
+    interrupt, terminate = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+
+    def handler(*_: object) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, interrupt)
+        signal.signal(signal.SIGTERM, terminate)
+
+    signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGTERM, handler)
+    return stop
+
+
 def _how_to_continue(output: Path) -> str:
     return f"; {output} holds what was scored, and the same command continues" if (output / MANIFEST).exists() else ""
-
-
-@contextmanager
-def _progress_bar() -> Iterator[Callable[[Progress], None]]:
-    """A progress bar on stderr."""
-    columns = (
-        TextColumn("scoring"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TaskProgressColumn(show_speed=True),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[failed]} failed"),
-    )
-    with ProgressBar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("scoring", total=None, failed=0)
-        yield lambda p: bar.update(task, completed=p.done, total=p.total, failed=p.failed)
 
 
 def _print_summary(summary: RunSummary) -> None:
@@ -174,6 +232,8 @@ def _print_summary(summary: RunSummary) -> None:
     rate = summary.scored_now / summary.seconds if summary.seconds else 0.0
     click.echo(f"{counts.scored} scored, {counts.failed} failed, {counts.boxes} boxes in {summary.output}")
     click.echo(f"{summary.scored_now} files in {summary.seconds:.1f} s ({rate:.1f} a second)")
+    spent = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in summary.stage_seconds.items())
+    click.echo(f"seconds in each stage, side by side: {spent}")
     click.echo(f"model version {summary.model_version}, boxes by preset {summary.preset!r}")
     for disease, images in counts.positive.items():
         click.echo(f"  {disease:<20} {images:>6} images above the operating point")

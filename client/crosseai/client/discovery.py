@@ -50,7 +50,7 @@ def discover(directory: Path, output: Path) -> Iterator[Path]:
         subfolders[:] = sorted(name for name in visible if not _holds_results(Path(folder, name), results))
         for name in sorted(names):
             path = Path(folder, name)
-            if not name.startswith(".") and _is_file_or_cannot_be_told(path):
+            if not name.startswith(".") and _is_file_or_gone(path):
                 yield path
     yield from unlistable
 
@@ -88,9 +88,10 @@ def _holds_results(folder: Path, output: Path) -> bool:
     return folder.resolve() == output or (folder / JOURNAL).is_dir()
 
 
-def _is_file_or_cannot_be_told(path: Path) -> bool:
+def _is_file_or_gone(path: Path) -> bool:
+    """A file that vanished since it was listed, or that cannot be told, is not passed over in silence."""
     try:
-        return path.is_file() or (path.is_symlink() and not path.exists())
+        return path.is_file() or not path.exists()
     except OSError:
         return True
 

@@ -58,14 +58,30 @@ async def map_ordered(function: Callable[[Item], Awaitable[Result]], items: Stre
         await asyncio.gather(*unfinished, return_exceptions=True)
 
 
-async def batched(items: Stream[Item], size: int) -> Stream[list[Item]]:
-    """Group a stream into lists of ``size`` items; the last one may be shorter."""
+async def batched(items: Stream[Item], size: int, patience_s: float | None = None) -> Stream[list[Item]]:
+    """Group a stream into lists of ``size`` items.
+
+    The last list may be shorter, and so is one whose next item does not come within ``patience_s``.
+    """
     batch: list[Item] = []
+    following: asyncio.Future[Item] | None = None
     async with aclosing(items):
-        async for item in items:
-            batch.append(item)
-            if len(batch) == size:
-                yield batch
-                batch = []
+        try:
+            while True:
+                following = following or asyncio.ensure_future(anext(items))
+                await asyncio.wait([following], timeout=patience_s if batch else None)
+                if following.done():
+                    try:
+                        batch.append(following.result())
+                    except StopAsyncIteration:
+                        break
+                    following = None
+                if len(batch) == size or following is not None:
+                    yield batch
+                    batch = []
+        finally:
+            if following is not None:
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
     if batch:
         yield batch

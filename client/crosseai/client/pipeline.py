@@ -7,11 +7,10 @@ the DICOM decoders and the C++ core release the GIL); inference is asynchronous 
 """
 
 import asyncio
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -27,7 +26,7 @@ GROUP_BATCHES = 8
 """Batches in a group: enough that the few positive images of a group fill batches of their own."""
 
 GROUPS_UNDER_WAY = 3
-DECODED_AHEAD = 16
+DECODED_AHEAD = 64
 
 Outcome: TypeAlias = Scored | MovedImage
 
@@ -50,12 +49,14 @@ class Pipeline:
         Threads for decoding and boxes.
     batch_size
         Images a request.
+    decoders
+        Free places for files being decoded.
     earlier
         Gives the result of a file that was moved; see :func:`crosseai.client.prepare.prepare`.
     keep_radiographs
         Whether outcomes carry the original pixels.
-    decoders
-        Free places for files being decoded.
+    patience_s
+        How long a group that is not full waits for the next file, in seconds; None for as long as it takes.
     """
 
     directory: Path
@@ -64,9 +65,10 @@ class Pipeline:
     meter: Meter
     executor: Executor
     batch_size: int
+    decoders: asyncio.Semaphore
     earlier: Callable[[str, str], ImageResult | None] = lambda _, __: None
     keep_radiographs: bool = False
-    decoders: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(os.cpu_count() or 1))
+    patience_s: float | None = None
 
     async def run(self, files: Stream[Path]) -> Stream[list[Outcome]]:
         """Score files; yields groups of outcomes, one a file, in order.
@@ -77,7 +79,7 @@ class Pipeline:
             If the server went away: the files not yet yielded were not scored.
         """
         prepared = map_ordered(self._prepare, files, limit=DECODED_AHEAD)
-        groups = batched(prepared, GROUP_BATCHES * self.batch_size)
+        groups = batched(prepared, GROUP_BATCHES * self.batch_size, self.patience_s)
         async with aclosing(map_ordered(self._score, groups, limit=GROUPS_UNDER_WAY)) as scored:
             async for outcomes in scored:
                 yield outcomes

@@ -1,6 +1,7 @@
 """One run of a pipeline into an output folder."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -19,9 +20,11 @@ from crosseai.client.prepare import MovedImage
 from crosseai.client.servers import ServerPool
 from crosseai.client.tables import TableCounts, write_tables
 from crosseai.client.transport import ServerStatistics
+from crosseai.client.tuning import Knob, tune
 from crosseai.contract import ImageFailure
 
 PROGRESS_S = 0.2
+TABLES_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,8 @@ class Progress:
         Files that failed in this run.
     servers_up, servers
         Servers that answered last time, of all.
+    stage_seconds
+        Time spent in each stage, summed over what runs side by side.
     """
 
     done: int
@@ -43,6 +48,7 @@ class Progress:
     failed: int
     servers_up: int
     servers: int
+    stage_seconds: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,10 @@ class Run:
         Pictures to write.
     progress
         Told how far the run is, five times a second.
+    knobs
+        What to tune in the first seconds.
+    endless
+        Whether the tables must be written now and then, as the files have no end.
     """
 
     def __init__(
@@ -105,6 +115,9 @@ class Run:
         configuration: Mapping[str, Any],
         pictures: tuple[Picture, ...],
         progress: Callable[[Progress], None],
+        *,
+        knobs: Sequence[Knob] = (),
+        endless: bool = False,
     ) -> None:
         self._output = output
         self._journal = journal
@@ -113,22 +126,29 @@ class Run:
         self._configuration = configuration
         self._pictures = pictures
         self._progress = progress
+        self._knobs = knobs
+        self._endless = endless
         self._started = datetime.now(UTC)
         self._clock = time.monotonic()
         self._failed_before = journal.paths(ImageFailure)
         self._scored_now = 0
+        self._tables = threading.Lock()
 
     async def execute(self, files: Stream[Path]) -> RunSummary:
         """Score files; the tables are written even when the run is cut short."""
         before = await self._servers.statistics()
         self._write_manifest("running", {})
         status = "partial"
-        reporter = asyncio.ensure_future(self._report())
+        helping = [self._report(), tune(self._knobs, self._pipeline.meter)]
+        if self._endless:
+            helping.append(self._renew_tables())
+        helpers = [asyncio.ensure_future(task) for task in helping]
         try:
             await self._score(files)
             status = "complete"
         finally:
-            reporter.cancel()
+            for helper in helpers:
+                helper.cancel()
             self._progress(self._snapshot())
             counts = self._write_tables()
             self._write_manifest(status, asdict(counts))
@@ -174,6 +194,16 @@ class Run:
         record = outcome.result if isinstance(outcome, ScoredImage) else outcome
         return Entry(record, replaces=record.path if record.path in self._failed_before else None)
 
+    async def _renew_tables(self) -> None:
+        """Keep the tables fresh while a run has no end; the longer they are, the less often."""
+        written, pause_s = self._scored_now, TABLES_S
+        while True:
+            await asyncio.sleep(pause_s)
+            if self._scored_now > written:
+                written, began = self._scored_now, time.monotonic()
+                await asyncio.to_thread(self._write_tables)
+                pause_s = max(TABLES_S, 20 * (time.monotonic() - began))
+
     async def _report(self) -> None:
         while True:
             self._progress(self._snapshot())
@@ -181,12 +211,13 @@ class Run:
 
     def _snapshot(self) -> Progress:
         meter = self._pipeline.meter
-        return Progress(meter.done, meter.total, meter.failed, *self._servers.healthy)
+        return Progress(meter.done, meter.total, meter.failed, *self._servers.healthy, dict(meter.seconds))
 
     def _write_tables(self) -> TableCounts:
         localizer = self._pipeline.localizer
-        shards = self._journal.shards()
-        return write_tables(self._output, shards, localizer.spec, localizer.model_version, localizer.boxes)
+        with self._tables:
+            shards = self._journal.shards()
+            return write_tables(self._output, shards, localizer.spec, localizer.model_version, localizer.boxes)
 
     def _write_manifest(self, status: str, counts: dict[str, Any]) -> None:
         times = {

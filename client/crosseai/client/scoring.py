@@ -1,6 +1,8 @@
 """Scoring a directory: the library function behind ``crosseai-client run``."""
 
 import asyncio
+import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
@@ -8,10 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from crosseai.client.arrivals import arrivals
 from crosseai.client.credentials import NO_CREDENTIALS, Credentials
-from crosseai.client.discovery import JOURNAL, discover, name_of
+from crosseai.client.discovery import JOURNAL, discover
 from crosseai.client.embedded import embedded_server
-from crosseai.client.explain import ExplainPolicy, explained_alike, labels_digest, parse_explain
+from crosseai.client.explain import labels_digest, parse_explain
 from crosseai.client.findings import Localizer
 from crosseai.client.flow import stream
 from crosseai.client.folder import folder_for, locked
@@ -19,14 +22,18 @@ from crosseai.client.inference import Inference
 from crosseai.client.journal import Journal
 from crosseai.client.meter import Meter
 from crosseai.client.pictures import Picture, check_pictures
-from crosseai.client.pipeline import Pipeline
+from crosseai.client.pipeline import DECODED_AHEAD, Pipeline
 from crosseai.client.run import Progress, Run, RunSummary
 from crosseai.client.servers import ServerPool
 from crosseai.client.transport import ServedModel, TritonTransport
-from crosseai.contract import BoxParameters, ImageFailure, ImageResult, InputError, box_preset
+from crosseai.client.tuning import Knob
+from crosseai.client.worklist import Worklist
+from crosseai.contract import BoxParameters, InputError, box_preset
 
-THREADS = 32
-"""Most files read at a time; how many are is tuned."""
+ARRIVAL_PATIENCE_S = 1.0
+CORES = os.cpu_count() or 1
+IN_FLIGHT, MOST_IN_FLIGHT = 2, 8
+"""Requests under way for each server, before they are tuned and at most."""
 
 
 def score_directory(
@@ -43,9 +50,11 @@ def score_directory(
     retry_failed: bool = False,
     credentials: Credentials = NO_CREDENTIALS,
     batch_size: int | None = None,
-    in_flight: int = 3,
+    in_flight: int | None = None,
+    decoders: int | None = None,
     timeout_s: float = 120.0,
     wait_s: float = 60.0,
+    watch: threading.Event | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> RunSummary:
     """Score every radiograph below a directory.
@@ -84,11 +93,15 @@ def score_directory(
     batch_size
         Images a request; None for as many as the server takes. The last bits of probabilities depend on it.
     in_flight
-        Requests under way at a time, for each server.
+        Requests under way at a time, for each server; None to find out in the first seconds.
+    decoders
+        Files decoded at a time; None to find out in the first seconds.
     timeout_s
         Deadline of a request, in seconds.
     wait_s
         How long to try again when no server answers, in seconds. An embedded server is not waited for.
+    watch
+        Wait for files to arrive, and score each when it is complete, until this event is set.
     progress
         Told how far the run is, five times a second.
 
@@ -103,26 +116,30 @@ def score_directory(
     OutputError
         If results cannot be written.
     """
-    if batch_size is not None and batch_size < 1:
-        raise InputError(f"batch_size: expected at least 1, found {batch_size}")
-    if in_flight < 1 or timeout_s <= 0 or wait_s < 0:
-        raise InputError(
-            f"expected in_flight >= 1, timeout_s > 0, wait_s >= 0; found {in_flight}, {timeout_s:g}, {wait_s:g}"
-        )
+    for name, value in (("batch_size", batch_size), ("in_flight", in_flight), ("decoders", decoders)):
+        if value is not None and value < 1:
+            raise InputError(f"{name}: expected at least 1, found {value}")
+    if timeout_s <= 0 or wait_s < 0:
+        raise InputError(f"expected timeout_s > 0 and wait_s >= 0, found {timeout_s:g} and {wait_s:g}")
     if server is not None and model is not None:
         raise InputError("expected server or model, found both: model is for the embedded server (see model_version)")
     directory, output = Path(directory), Path(output)
     pictures, digest = check_pictures(write), labels_digest(explain)
-    if next(discover(directory, output), None) is None:
+    if next(discover(directory, output), None) is None and watch is None:
         raise InputError(f"{directory}: expected at least one file, found none")
 
     async def run(addresses: str, held: ExitStack) -> RunSummary:
         meter = Meter()
         transports = [
-            TritonTransport(address, credentials=credentials, timeout_s=timeout_s) for address in addresses.split(",")
+            TritonTransport(address.strip(), credentials=credentials, timeout_s=timeout_s)
+            for address in addresses.split(",")
         ]
         async with await ServerPool.connect(
-            transports, version=model_version, wait_s=wait_s if server else 0.0, in_flight=in_flight, meter=meter
+            transports,
+            version=model_version,
+            wait_s=wait_s if server else 0.0,
+            in_flight=in_flight or IN_FLIGHT,
+            meter=meter,
         ) as servers:
             served = servers.model
             images = _batch_size(batch_size, served)
@@ -130,11 +147,16 @@ def score_directory(
             configuration = _configuration(directory, served, explain, digest, boxes, pictures, images)
             folder = folder_for(output, configuration, held, new=new)
             journal = Journal(folder / JOURNAL)
+            work = Worklist(directory, output, journal, retry_failed=retry_failed)
+            meter.total, meter.done = (work.total if watch is None else work.done), work.done
             policy = parse_explain(explain, served.spec)
-            scored, failed = journal.paths(ImageResult), journal.paths(ImageFailure)
-            finished = scored if retry_failed else scored | failed
-            missing = _survey(directory, output, finished, scored, meter)
-            with ThreadPoolExecutor(THREADS, thread_name_prefix="crosseai") as executor:
+            decoding = asyncio.Semaphore(decoders or CORES)
+            knobs = []
+            if decoders is None:
+                knobs.append(Knob(decoding, CORES, most=DECODED_AHEAD))
+            if in_flight is None:
+                knobs.append(Knob(servers.slots, IN_FLIGHT * len(transports), most=MOST_IN_FLIGHT * len(transports)))
+            with ThreadPoolExecutor(DECODED_AHEAD + CORES, thread_name_prefix="crosseai") as executor:
                 pipeline = Pipeline(
                     directory=directory,
                     inference=Inference(servers, policy, images),
@@ -142,13 +164,24 @@ def score_directory(
                     meter=meter,
                     executor=executor,
                     batch_size=images,
-                    earlier=_moved(journal, missing, policy),
+                    decoders=decoding,
+                    earlier=work.moved(policy),
                     keep_radiographs=bool(pictures),
+                    patience_s=None if watch is None else ARRIVAL_PATIENCE_S,
                 )
-                files = (file for file in discover(directory, output) if name_of(file, directory) not in finished)
-                return await Run(folder, journal, pipeline, servers, configuration, pictures, progress).execute(
-                    stream(files)
+                files = arrivals(directory, output, work.finished, watch, meter) if watch else stream(work.files())
+                run = Run(
+                    folder,
+                    journal,
+                    pipeline,
+                    servers,
+                    configuration,
+                    pictures,
+                    progress,
+                    knobs=knobs,
+                    endless=watch is not None,
                 )
+                return await run.execute(files)
 
     with ExitStack() as held:
         held.enter_context(locked(output))
@@ -160,31 +193,6 @@ def _batch_size(wanted: int | None, served: ServedModel) -> int:
     if wanted is not None and wanted > served.max_batch_size:
         raise InputError(f"batch_size: the server takes at most {served.max_batch_size}, found {wanted}")
     return wanted or served.max_batch_size
-
-
-def _survey(directory: Path, output: Path, finished: set[str], scored: set[str], meter: Meter) -> set[str]:
-    """Count the files, and find scored ones that are no longer where they were."""
-    missing = set(scored)
-    for file in discover(directory, output):
-        name = name_of(file, directory)
-        meter.total += 1
-        meter.done += name in finished
-        missing.discard(name)
-    return missing
-
-
-def _moved(journal: Journal, missing: set[str], policy: ExplainPolicy) -> Callable[[str, str], ImageResult | None]:
-    """Finds the result of a file that was moved, by its content."""
-    results: dict[str, ImageResult] = {}
-    if missing:
-        for shard in journal.shards():
-            results |= {r.image_id: r for r in shard if isinstance(r, ImageResult) and r.path in missing}
-
-    def earlier(image_id: str, name: str) -> ImageResult | None:
-        known = results.get(image_id)
-        return known if known and explained_alike(policy, known.path, name) else None
-
-    return earlier
 
 
 def _configuration(

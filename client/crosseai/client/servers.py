@@ -3,7 +3,8 @@
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -195,14 +196,16 @@ class ServerPool:
         outputs: Sequence[str],
     ) -> dict[str, npt.NDArray[Any]]:
         if not server.verified:
-            await self._verify(server)
+            with _sick_if_refused("cannot describe its model"):
+                await self._verify(server)
         try:
             with self._meter.clock("request"):
                 tensors = await server.transport.infer(self.model, images, targets, outputs)
         except (ServerUnavailable, InferenceTimeout, AccessRefused):
             raise
         except ServerError:
-            await self._check_blank(server)
+            with _sick_if_refused("cannot score a blank image"):
+                await self._infer_blank(server)
             raise
         server.failures, self._down_since = 0, None
         return tensors
@@ -226,14 +229,10 @@ class ServerPool:
             )
         server.verified = True
 
-    async def _check_blank(self, server: _Server) -> None:
-        """A server that refuses even a blank image is as good as absent, and no image is to blame."""
+    async def _infer_blank(self, server: _Server) -> None:
         side = self.spec.input_size
         blank = np.zeros((1, 1, side, side), np.uint8)
-        try:
-            await server.transport.infer(self.model, blank, np.full((1, 1), -1), _EVERYTHING)
-        except ServerError as error:
-            raise ServerUnavailable(f"the server cannot score a blank image: {error}") from error
+        await server.transport.infer(self.model, blank, np.full((1, 1), -1), _EVERYTHING)
 
     def _failed(self, server: _Server, error: ServerError) -> None:
         """Leave a server alone for a while; raise its error when none has answered for too long."""
@@ -243,3 +242,14 @@ class ServerPool:
             self._down_since = now if self._down_since is None else self._down_since
             if now - self._down_since >= self._wait_s:
                 raise error
+
+
+@contextmanager
+def _sick_if_refused(what: str) -> Iterator[None]:
+    """A server that refuses what every server can do is as good as absent, and no image is to blame."""
+    try:
+        yield
+    except (ServerUnavailable, InferenceTimeout, AccessRefused):
+        raise
+    except ServerError as error:
+        raise ServerUnavailable(f"the server {what}: {error}") from error

@@ -18,6 +18,8 @@ from crosseai.contract import NO_BOX, BoxParameters, ImageFailure, ImageResult, 
 PREDICTIONS = "predictions"
 BOXES = "boxes"
 ERRORS = "errors.jsonl"
+ROW_GROUP = 2048
+"""Rows that are written together: few enough to hold, many enough to be read fast."""
 
 
 def predictions_schema(spec: ModelSpec) -> pa.Schema:
@@ -99,19 +101,29 @@ def _table_writer(stem: Path, schema: pa.Schema) -> Iterator["_WriteRows"]:
         pq.ParquetWriter(parquet_path, schema) as parquet,
         pa_csv.CSVWriter(csv_path, schema) as text,
     ):
-        yield _WriteRows(parquet, text, schema)
+        write_rows = _WriteRows(parquet, text, schema)
+        yield write_rows
+        write_rows.flush()
 
 
 class _WriteRows:
     def __init__(self, parquet: pq.ParquetWriter, text: pa_csv.CSVWriter, schema: pa.Schema) -> None:
         self._writers = (parquet, text)
         self._schema = schema
+        self._rows: list[dict[str, object]] = []
 
     def __call__(self, rows: Sequence[dict[str, object]]) -> None:
-        if rows:
-            table = pa.Table.from_pylist(rows, schema=self._schema)
+        self._rows += rows
+        if len(self._rows) >= ROW_GROUP:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the rows that wait."""
+        if self._rows:
+            table = pa.Table.from_pylist(self._rows, schema=self._schema)
             for writer in self._writers:
                 writer.write_table(table)
+        self._rows = []
 
 
 def _prediction_row(result: ImageResult) -> dict[str, object]:

@@ -120,3 +120,16 @@ def test_closing_the_end_closes_the_chain() -> None:
         return first
 
     assert asyncio.run(collect()) == [[0, 1]]
+
+
+def test_a_batch_does_not_wait_long_for_its_last_items() -> None:
+    async def source() -> Stream[int]:
+        yield 1
+        yield 2
+        await asyncio.sleep(0.5)
+        yield 3
+
+    async def collect() -> list[list[int]]:
+        return [batch async for batch in batched(source(), 8, patience_s=0.05)]
+
+    assert asyncio.run(collect()) == [[1, 2], [3]]

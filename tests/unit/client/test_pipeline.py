@@ -12,10 +12,10 @@ import pytest
 
 from crosseai.client.explain import ExplainByName
 from crosseai.client.findings import Localizer, ScoredImage
-from crosseai.client.flow import stream
+from crosseai.client.flow import Stream, stream
 from crosseai.client.inference import Inference
 from crosseai.client.meter import Meter
-from crosseai.client.pipeline import Outcome, Pipeline
+from crosseai.client.pipeline import DECODED_AHEAD, GROUP_BATCHES, GROUPS_UNDER_WAY, Outcome, Pipeline
 from crosseai.client.servers import ServerPool
 from crosseai.client.transport import ServedModel
 from crosseai.contract import ImageFailure, ModelSpec, ServerError, ServerUnavailable
@@ -56,6 +56,18 @@ class FakeTransport:
         return {name: tensors[name] for name in outputs}
 
 
+def pipeline_over(folder: Path, servers: ServerPool, executor: ThreadPoolExecutor) -> Pipeline:
+    return Pipeline(
+        directory=folder,
+        inference=Inference(servers, ExplainByName(lambda _: (-1,)), batch_size=4),
+        localizer=Localizer(SPEC, "7", SPEC.boxes),
+        meter=Meter(),
+        executor=executor,
+        batch_size=4,
+        decoders=asyncio.Semaphore(2),
+    )
+
+
 def score(folder: Path, transport: FakeTransport, count: int = 6) -> list[Outcome]:
     for number in range(count):
         image = np.full((16, 16), 10 + number, np.uint8)
@@ -65,14 +77,7 @@ def score(folder: Path, transport: FakeTransport, count: int = 6) -> list[Outcom
     async def collect() -> list[Outcome]:
         with ThreadPoolExecutor(2) as executor:
             servers = await ServerPool.connect([transport], wait_s=0, in_flight=2)  # type: ignore[list-item]
-            pipeline = Pipeline(
-                directory=folder,
-                inference=Inference(servers, ExplainByName(lambda _: (-1,)), batch_size=4),
-                localizer=Localizer(SPEC, "7", SPEC.boxes),
-                meter=Meter(),
-                executor=executor,
-                batch_size=4,
-            )
+            pipeline = pipeline_over(folder, servers, executor)
             return [outcome async for group in pipeline.run(stream(sorted(folder.iterdir()))) for outcome in group]
 
     return asyncio.run(collect())
@@ -103,3 +108,34 @@ def test_an_image_that_the_server_refuses_fails_alone(tmp_path: Path) -> None:
 def test_a_server_that_refuses_everything_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(ServerUnavailable, match="blank image"):
         score(tmp_path, FakeTransport(refused={0, *range(10, 16)}))
+
+
+def test_a_server_that_never_answers_does_not_fill_the_memory(tmp_path: Path) -> None:
+    class SilentTransport(FakeTransport):
+        async def infer(self, *arguments: object) -> dict[str, Any]:
+            return await asyncio.get_running_loop().create_future()
+
+    image = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    cv2.imwrite(str(tmp_path / "0.png"), image)
+    taken = 0
+
+    async def endless() -> Stream[Path]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield tmp_path / "0.png"
+
+    async def run() -> int:
+        with ThreadPoolExecutor(2) as executor:
+            servers = await ServerPool.connect([SilentTransport()], wait_s=0)  # type: ignore[list-item]
+            running = asyncio.ensure_future(anext(pipeline_over(tmp_path, servers, executor).run(endless())))
+            before = -1
+            while taken != before:
+                before = taken
+                await asyncio.sleep(0.3)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            return before
+
+    group = GROUP_BATCHES * 4
+    assert asyncio.run(run()) <= (GROUPS_UNDER_WAY + 2) * group + 2 * DECODED_AHEAD

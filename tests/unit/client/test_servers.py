@@ -1,0 +1,173 @@
+"""Balancing, ejection and giving up, with transports that compute nothing."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from crosseai.client import servers
+from crosseai.client.servers import ServerPool
+from crosseai.client.transport import ServedModel, ServerStatistics
+from crosseai.contract import (
+    AccessRefused,
+    ContractError,
+    InferenceTimeout,
+    ModelSpec,
+    ServerError,
+    ServerUnavailable,
+)
+
+SPEC = ModelSpec(input_size=16, feature_shape=(4, 2, 2))
+IMAGE, TARGET = np.full((1, 1, 16, 16), 7, np.uint8), np.full((1, 1), -1)
+
+
+@pytest.fixture(autouse=True)
+def short_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "FIRST_RETRY_S", 0.01)
+    monkeypatch.setattr(servers, "LAST_RETRY_S", 0.05)
+    monkeypatch.setattr(servers, "POLL_S", 0.002)
+
+
+class FakeTransport:
+    """Fails with ``error`` while there is one; ``refuses`` images of this gray."""
+
+    def __init__(self, name: str = "a:1", *, error: ServerError | None = None, sha256: str = "f" * 64) -> None:
+        self.address = name
+        self.error = error
+        self.sha256 = sha256
+        self.refuses: int | None = None
+        self.calls = self.outstanding = self.peak = self.closed = 0
+
+    async def describe(self, model: str, version: str | None = None) -> ServedModel:
+        if self.error:
+            raise self.error
+        return ServedModel(SPEC, version or "7", self.sha256, max_batch_size=8)
+
+    async def infer(
+        self, model: ServedModel, images: np.ndarray, targets: np.ndarray, outputs: Sequence[str]
+    ) -> dict[str, Any]:
+        self.calls += 1
+        self.outstanding += 1
+        self.peak = max(self.peak, self.outstanding)
+        await asyncio.sleep(0.001)
+        self.outstanding -= 1
+        if self.error:
+            raise self.error
+        if images[0, 0, 0, 0] == self.refuses:
+            raise ServerError("refused")
+        return {"logits": np.zeros((len(images), 8), np.float32)}
+
+    async def statistics(self, model: ServedModel) -> ServerStatistics:
+        return ServerStatistics(1.0, 2.0)
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
+def ask(*transports: FakeTransport, requests: int = 1, during: dict | None = None, wait_s: float = 0.2, **options):
+    """Results of so many requests at once; ``during[n]`` is called when n of them are done."""
+
+    async def run() -> list:
+        async with await ServerPool.connect(transports, wait_s=wait_s, **options) as pool:
+            done = 0
+
+            async def one() -> Any:
+                nonlocal done
+                result = await pool.infer(IMAGE, TARGET, ["logits"])
+                done += 1
+                (during or {}).get(done, lambda: None)()
+                return result
+
+            return await asyncio.gather(*(one() for _ in range(requests)))
+
+    return asyncio.run(run())
+
+
+def test_requests_go_to_the_least_loaded_server() -> None:
+    a, b = FakeTransport(), FakeTransport("b:1")
+    assert len(ask(a, b, requests=40, in_flight=3)) == 40
+    assert a.calls + b.calls == 40
+    assert (a.peak, b.peak) == (3, 3)
+    assert min(a.calls, b.calls) >= 10
+    assert (a.closed, b.closed) == (1, 1)
+
+
+@pytest.mark.parametrize("error", [ServerUnavailable("gone"), InferenceTimeout("slow")])
+def test_a_dead_server_is_asked_now_and_then_and_a_live_one_does_the_work(error: ServerError) -> None:
+    a, b = FakeTransport(), FakeTransport("b:1", error=error)
+    assert len(ask(a, b, requests=100, in_flight=2)) == 100
+    assert a.calls == 100
+    assert b.calls == 0, "it must say which model it serves first"
+
+
+def test_a_server_that_comes_back_is_used_again() -> None:
+    a, b = FakeTransport(), FakeTransport("b:1")
+    dies = {5: lambda: setattr(b, "error", ServerUnavailable("gone")), 50: lambda: setattr(b, "error", None)}
+    assert len(ask(a, b, requests=300, during=dies)) == 300
+    assert a.calls > b.calls > 20
+
+
+def test_no_server_for_a_while_is_waited_for() -> None:
+    a = FakeTransport()
+    loop_time = []
+
+    def die() -> None:
+        a.error = ServerUnavailable("gone")
+        asyncio.get_running_loop().call_later(0.1, setattr, a, "error", None)
+        loop_time.append(time.monotonic())
+
+    assert len(ask(a, requests=20, during={5: die}, wait_s=10)) == 20
+    assert time.monotonic() - loop_time[0] >= 0.1
+
+
+@pytest.mark.parametrize("dies_after", [0, 5])
+def test_giving_up_says_why(dies_after: int) -> None:
+    a, b = FakeTransport(), FakeTransport("b:1")
+
+    def die() -> None:
+        a.error, b.error = ServerUnavailable("a is gone"), ServerUnavailable("b is gone")
+
+    if not dies_after:
+        die()
+    with pytest.raises(ServerUnavailable, match="is gone"):
+        ask(a, b, requests=20, during={dies_after: die})
+    assert (a.closed, b.closed) == (1, 1)
+
+
+def test_another_model_after_a_restart_is_noticed() -> None:
+    a = FakeTransport()
+
+    def restart() -> None:
+        a.error, a.sha256 = ServerUnavailable("gone"), "0" * 64
+        asyncio.get_running_loop().call_later(0.02, setattr, a, "error", None)
+
+    with pytest.raises(ContractError, match=r"SHA-256 f+ as the run began with, found 0+"):
+        ask(a, requests=20, during={5: restart}, wait_s=10)
+
+
+def test_another_model_on_another_server_is_noticed() -> None:
+    with pytest.raises(ContractError, match=r"[ab]:1.*as the run began with"):
+        ask(FakeTransport(), FakeTransport("b:1", sha256="0" * 64), requests=20, version="7", in_flight=4)
+
+
+def test_refused_credentials_are_not_tried_again() -> None:
+    a = FakeTransport()
+    with pytest.raises(AccessRefused):
+        ask(a, requests=3, during={1: lambda: setattr(a, "error", AccessRefused("no"))}, in_flight=1)
+    assert a.calls == 3
+
+
+def test_an_image_that_is_refused_is_told_from_a_sick_server() -> None:
+    a, b = FakeTransport(), FakeTransport("b:1")
+    a.refuses = b.refuses = 7
+    with pytest.raises(ServerError, match="refused") as refusal:
+        ask(a, b)
+    assert type(refusal.value) is ServerError
+    a.refuses = b.refuses = None
+    sick = {1: lambda: setattr(b, "error", ServerError("the model process is not healthy"))}
+    assert len(ask(a, b, requests=40, during=sick)) == 40
+    with pytest.raises(ServerUnavailable, match=r"the server cannot.*not healthy"):
+        ask(a, requests=4, during={1: lambda: setattr(a, "error", ServerError("not healthy"))})
