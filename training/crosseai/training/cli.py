@@ -73,9 +73,7 @@ def phantoms(output: Path, count: int, seed: int, image_format: Literal["png", "
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Start from this state dict (safetensors, or a torch file of tensors only).",
 )
-@click.option(
-    "--output", type=click.Path(path_type=Path), help="Also write checkpoint/, metrics.json and split.csv here."
-)
+@click.option("--output", type=click.Path(path_type=Path), help="Also keep checkpoint/ and the report here.")
 @click.option("--resume", is_flag=True, help="Go on with the run that was ended in --output.")
 def fit(
     data: Path,
