@@ -1,36 +1,80 @@
-"""What explanations cost beside classification: the combined graph, ONNX Runtime on this machine's CPU.
+"""What explanations cost beside classification: the combined graph in ONNX Runtime on this machine's CPU.
 
-    python benchmarks/graph.py --output benchmarks/graph.md
+    OMP_NUM_THREADS=2 python -m benchmarks.graph --output benchmarks/graph.md
 
-Times are the least of several interleaved rounds, so that a busy machine slows every row alike. ``joint`` computes
-every output; ``forward`` is the same file cut down to its logits; ``eager`` explains one class after another by
-PyTorch autograd with hooks, as Captum and pytorch-grad-cam do.
+All rows of a table run in turn, round by round, and a ratio is the median over rounds of the ratio within each: so a
+busy machine slows both sides alike. ``maps`` is what the client asks for: logits, explained classes, heat maps and
+gradient maps. ``forward`` is the same file cut down to its logits.
 """
 
 import datetime as dt
+import json
+import math
 import os
 import platform
+import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
+import numpy.typing as npt
 import onnx
-import onnx.utils
 import onnxruntime
 import torch
 from torch import nn
 
+from benchmarks.eager import HandBatched, OneClassAtATime
 from crosseai.contract import ModelSpec
-from crosseai.export import export_onnx
-from crosseai.export.reference import EagerReference
+from crosseai.export import export_onnx, prune
 from crosseai.export.verify import sample_images
 from crosseai.training import build_model
 
 BATCHES = (1, 8)
 EXPLAINED = (1, 3, 8)
+SLOW = (1, 3)
+"""Numbers of classes that are also explained one at a time."""
+
+OUTPUT_CHOICES = {
+    "logits": ("logits",),
+    "heat maps": ("logits", "explained", "heatmaps"),
+    "maps": ("logits", "explained", "heatmaps", "gradient_maps"),
+    "raw input gradients": ("logits", "explained", "heatmaps", "input_gradients"),
+    "everything raw": ("logits", "explained", "activations", "activation_gradients", "input_gradients"),
+}
+
+RUN = """
+import resource, numpy, onnxruntime
+session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+session.run(None, dict(numpy.load("feeds.npz")))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+TRIED = """\
+ResNet-50 without attention, K = 3:
+
+- The convolutions of the reverse pass are at their bound: each class costs as many operations as the forward pass, and
+  takes as long. What remains is memory traffic: every ReLU's mask is read, multiplied, and its neighbours' layouts are
+  converted (`ReorderInput`, `ReorderOutput`: ONNX Runtime keeps convolutions in blocks of 16 channels, and has no
+  blocked product that broadcasts a mask over the classes). The forward pass has its ReLUs inside its convolutions.
+- Kept: classes outermost, so that a mask is one span to broadcast (products twice as fast at N = 8); masks by compare
+  and cast instead of `Sign`, which runs on one scalar thread (4x); interleaving by two concatenations instead of a
+  transposition of six axes (5x); strided convolutions of maps up to 14 x 14 as one convolution a phase (1.5-3x faster
+  than `ConvTranspose` there); products instead of `Where` (2x); the guided rule before the mask, where it fuses into
+  the convolution before it; triplet attention's three weights divided by 3 before they are broadcast.
+- Tried and left: phases for all strided convolutions (no gain at 28 x 28, 3-10x slower for a stem of one channel);
+  one sub-pixel convolution with zero taps; `DepthToSpace`, `Gather` or a permutation matrix to interleave; 1x1
+  convolutions as `MatMul` to spare the conversions (slower at 7 x 7 and 14 x 14); no blocked layouts (the forward pass
+  30 % slower, the reverse pass no faster); `Min` with a scaled activation instead of mask and product."""
+
+Feeds = dict[str, npt.NDArray[Any]]
+Cases = Mapping[str, Callable[[], object]]
 
 
 def calibrated(*, triplet_attention: bool, size: int) -> nn.Module:
@@ -45,85 +89,177 @@ def calibrated(*, triplet_attention: bool, size: int) -> nn.Module:
     return model.eval()
 
 
-def session(path: Path, threads: int, *outputs: str) -> onnxruntime.InferenceSession:
-    """A session over the file, cut down to some outputs if any are named."""
+def session(model: onnx.ModelProto, threads: int, profile: Path | None = None) -> onnxruntime.InferenceSession:
+    """A session on the CPU."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    model = onnx.load(path)
-    if outputs:
-        inputs = [tensor.name for tensor in model.graph.input]
-        model = onnx.utils.Extractor(model).extract_model(inputs, list(outputs))
+    if profile:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def least_times_ms(cases: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Least wall time of each case over interleaved rounds, after one that warms up."""
-    best = dict.fromkeys(cases, float("inf"))
-    for _ in range(rounds + 1):
+def feeds_of(spec: ModelSpec, batch: int, explained: int) -> Feeds:
+    """A batch of different images, the same classes for each."""
+    return {"image": sample_images(spec.input_size, batch), "targets": np.tile(np.arange(explained), (batch, 1))}
+
+
+def times_ms(cases: Cases, rounds: int) -> dict[str, list[float]]:
+    """Wall times of each case over interleaved rounds, after one that warms up."""
+    times = defaultdict(list)
+    for i in range(rounds + 1):
         for name, case in cases.items():
             start = time.perf_counter()
             case()
-            elapsed = (time.perf_counter() - start) * 1e3
-            best[name] = min(best[name], elapsed) if _ else best[name]
-    return best
+            if i:
+                times[name].append((time.perf_counter() - start) * 1e3)
+    return times
 
 
-def rows(path: Path, model: nn.Module, spec: ModelSpec, threads: int, rounds: int, eager: bool) -> list[str]:
-    """One table row for each batch size and number of explained classes."""
-    joint, forward = session(path, threads), session(path, threads, "logits")
-    reference = EagerReference(model, spec, torch.float32)
+def ratio(times: Mapping[str, list[float]], numerator: str, denominator: str) -> float:
+    """Median over rounds of the ratio within each."""
+    return statistics.median(a / b for a, b in zip(times[numerator], times[denominator], strict=True))
+
+
+def cost_rows(graph: onnx.ModelProto, model: nn.Module, spec: ModelSpec, threads: int, rounds: int) -> list[str]:
+    """One row for each batch size and number of explained classes."""
+    forward = session(prune(graph, ["logits"]), threads)
+    maps = session(prune(graph, OUTPUT_CHOICES["maps"]), threads)
+    by_hand, one_at_a_time = HandBatched(model, spec), OneClassAtATime(model, spec)
     table = []
     for batch in BATCHES:
-        images = np.resize(sample_images(spec.input_size), (batch, 1, spec.input_size, spec.input_size))
         for explained in EXPLAINED:
-            targets = np.tile(np.arange(explained), (batch, 1))
-            feeds = {"image": images, "targets": targets}
-            cases: dict[str, Callable[[], object]] = {
+            feeds = feeds_of(spec, batch, explained)
+            cases = {
                 "forward": lambda feeds=feeds: forward.run(None, feeds),
-                "joint": lambda feeds=feeds: joint.run(None, feeds),
+                "maps": lambda feeds=feeds: maps.run(None, feeds),
+                "by hand": lambda feeds=feeds: by_hand.explain(feeds["image"], feeds["targets"]),
+                "one at a time": lambda feeds=feeds: one_at_a_time.explain(feeds["image"], feeds["targets"]),
             }
-            if eager:
-                cases["eager"] = lambda images=images, targets=targets: [
-                    reference.explain(images, column) for column in targets.T
-                ]
-            times = least_times_ms(cases, rounds)
-            bound = (1 + explained) * times["forward"]
-            cells = [str(batch), str(explained), *(f"{times[name]:.0f}" for name in cases)]
-            cells += [f"{times['joint'] / bound:.2f}"]
-            cells += [f"{times['eager'] / times['joint']:.1f}"] if eager else []
-            table.append("| " + " | ".join(cells) + " |")
+            fast = times_ms({name: cases[name] for name in ("forward", "maps")}, 3 * rounds)
+            names = ["maps", "by hand"] + (["one at a time"] if explained in SLOW else [])
+            slow = times_ms({name: cases[name] for name in names}, rounds)
+            medians = {name: statistics.median(values) for name, values in (slow | fast).items()}
+            bound = ratio(fast, "maps", "forward") / (1 + explained)
+            cells = [batch, explained, *(f"{medians[name]:.0f}" if name in medians else "" for name in cases)]
+            cells += [f"{bound:.2f}", f"{ratio(slow, 'by hand', 'maps'):.1f}"]
+            cells += [f"{ratio(slow, 'one at a time', 'maps'):.1f}" if explained in SLOW else ""]
+            table.append(row(cells))
             click.echo(table[-1], err=True)
     return table
+
+
+def profile_rows(graph: onnx.ModelProto, spec: ModelSpec, threads: int, batch: int, explained: int) -> list[str]:
+    """Time by operator, forward and with maps: for each node the least of five runs."""
+    totals: list[dict[str, float]] = []
+    for names in (OUTPUT_CHOICES["logits"], OUTPUT_CHOICES["maps"]):
+        with tempfile.TemporaryDirectory() as folder:
+            profiled = session(prune(graph, names), threads, Path(folder) / "profile")
+            for _ in range(5):
+                profiled.run(None, feeds_of(spec, batch, explained))
+            events = json.loads(Path(profiled.end_profiling()).read_text())
+        least: dict[tuple[str, str], float] = {}
+        for event in events:
+            if event["name"].endswith("_kernel_time"):
+                key = event["args"]["op_name"], event["name"]
+                least[key] = min(least.get(key, float("inf")), event["dur"] / 1e3)
+        total: dict[str, float] = defaultdict(float)
+        for (operator, _), duration in least.items():
+            total[operator] += duration
+        totals.append(total)
+    forward, maps = totals
+    largest = sorted(maps, key=lambda name: -maps[name])[:14]
+    cells = [[name, f"{forward.get(name, 0):.1f}", f"{maps[name]:.1f}"] for name in largest]
+    cells.append(["all", *(f"{sum(total.values()):.1f}" for total in totals)])
+    return [row(line) for line in cells]
+
+
+def peak_memory_mb(model: onnx.ModelProto, spec: ModelSpec, batch: int, explained: int) -> float:
+    """Peak resident memory of a process that loads a graph and runs it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        onnx.save(model, folder / "model.onnx")
+        np.savez(folder / "feeds.npz", **feeds_of(spec, batch, explained))
+        finished = subprocess.run([sys.executable, "-c", RUN], cwd=folder, check=True, capture_output=True, text=True)
+    return float(finished.stdout) / 1e3
+
+
+def size_rows(graph: onnx.ModelProto, spec: ModelSpec) -> list[str]:
+    """File size, and memory at run time, of the forward pass and of the whole."""
+    table = []
+    for name in ("logits", "maps"):
+        pruned = prune(graph, OUTPUT_CHOICES[name])
+        memory = [f"{peak_memory_mb(pruned, spec, batch, explained):.0f}" for batch, explained in ((1, 1), (8, 3))]
+        table.append(row([name, f"{pruned.ByteSize() / 1e6:.1f}", *memory]))
+    return table
+
+
+def wire_rows(spec: ModelSpec) -> list[str]:
+    """Bytes an image takes in an answer, for each choice of outputs."""
+    table = []
+    for choice, names in OUTPUT_CHOICES.items():
+        cells: list[str] = []
+        for explained in EXPLAINED:
+            sizes = {"N": 1, "K": explained}
+            chosen = [tensor for tensor in spec.outputs if tensor.name in names]
+            count = sum(
+                math.prod(sizes.get(size, size) for size in tensor.shape) * np.dtype(tensor.dtype).itemsize
+                for tensor in chosen
+            )
+            cells.append(f"{count:,}")
+        table.append(row([choice, ", ".join(f"`{name}`" for name in names), *cells]))
+    return table
+
+
+def row(cells: list[Any]) -> str:
+    """A row of a Markdown table."""
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def table(header: list[str], rows: list[str]) -> list[str]:
+    """A Markdown table, numbers to the right."""
+    return ["", row(header), row(["---:"] * len(header)), *rows]
+
+
+def processor() -> str:
+    """Model name of the CPU."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
 
 
 @click.command()
 @click.option("--output", type=click.Path(path_type=Path), help="Markdown file to write; else to stdout.")
 @click.option("--models", type=click.Path(path_type=Path), help="Folder that keeps the exported files.")
 @click.option("--threads", default=2, show_default=True)
-@click.option("--rounds", default=5, show_default=True)
-@click.option("--eager/--no-eager", default=True, help="Also time eager PyTorch.")
-def main(output: Path | None, models: Path | None, threads: int, rounds: int, eager: bool) -> None:
+@click.option("--rounds", default=3, show_default=True)
+def main(output: Path | None, models: Path | None, threads: int, rounds: int) -> None:
     """Compare the combined graph with forward only and with eager PyTorch."""
     torch.set_num_threads(threads)
+    spec = ModelSpec()
     lines = [
         "# Cost of explanations",
         "",
-        f"{dt.date.today()}, {platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
-        f"{threads} threads, ONNX Runtime {onnxruntime.__version__}, torch {torch.__version__}; ResNet-50, 224 px, ms.",
+        f"{dt.date.today()}, {processor()}, {os.cpu_count()} cores, {threads} threads, ONNX Runtime "
+        f"{onnxruntime.__version__}, torch {torch.__version__}. ResNet-50 of random weights, {spec.input_size} px, "
+        "fp32; times in ms. `python -m benchmarks.graph` writes this file and says what each column is.",
     ]
     models = models or Path(tempfile.mkdtemp(prefix="crosseai-bench-"))
     models.mkdir(parents=True, exist_ok=True)
     for name, triplet_attention in (("plain", False), ("triplet attention", True)):
-        spec = ModelSpec()
         model = calibrated(triplet_attention=triplet_attention, size=spec.input_size)
         path = models / f"{name.replace(' ', '_')}.onnx"
         if not path.exists():
             export_onnx(model, spec, path)
-        lines += ["", f"## {name} ({path.stat().st_size / 1e6:.0f} MB)", ""]
-        header = ["N", "K", "forward", "joint", *(["eager"] if eager else []), "joint / ((1 + K) forward)"]
-        header += ["eager / joint"] if eager else []
-        lines += ["| " + " | ".join(header) + " |", "|" + "---:|" * len(header)]
-        lines += rows(path, model, spec, threads, rounds, eager)
+        graph = onnx.load(path)
+        header = ["N", "K", "forward", "maps", "by hand", "one at a time"]
+        header += ["maps / ((1 + K) forward)", "by hand / maps", "one at a time / maps"]
+        lines += ["", f"## {name[0].upper()}{name[1:]}", *table(header, cost_rows(graph, model, spec, threads, rounds))]
+        lines += ["", "Time by operator, N = 8, K = 3:"]
+        lines += table(["operator", "forward", "maps"], profile_rows(graph, spec, threads, batch=8, explained=3))
+        lines += ["", "MB of the file, and of a process that runs it (all of it, ONNX Runtime and Python included):"]
+        lines += table(["outputs", "file", "N = 1, K = 1", "N = 8, K = 3"], size_rows(graph, spec))
+    lines += ["", "## Bytes an image takes in an answer"]
+    lines += table(["choice", "outputs", *(f"K = {k}" for k in EXPLAINED)], wire_rows(spec))
+    lines += ["", "## Where the rest goes", "", TRIED]
     text = "\n".join(lines) + "\n"
     if output:
         output.write_text(text, encoding="utf-8")

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx.utils
 import onnxruntime
 import pytest
 import torch
 
 from crosseai.contract import ContractError, InputError, ModelSpec
-from crosseai.export import ExportReport, export_onnx, verify
+from crosseai.export import ExportReport, export_onnx, prune, verify
 from crosseai.export.tensorrt import build_plan
 from crosseai.export.verify import sample_images
 from tests.unit.export import networks
@@ -111,8 +110,8 @@ def test_weights_are_stored_once(exported):
     assert exported.size_bytes < 1.2 * 4 * parameters + 200_000
 
 
-def test_logits_can_be_cut_out_without_the_reverse_pass(exported, session):
-    cut = onnx.utils.Extractor(onnx.load(exported.path)).extract_model(["image", "targets"], ["logits"])
+def test_logits_alone_need_no_reverse_pass(exported, session):
+    cut = prune(onnx.load(exported.path), ["logits"])
     convolutions = sum(isinstance(module, torch.nn.Conv2d) for module in networks.residual().modules())
     assert sum(node.op_type == "Conv" for node in cut.graph.node) == convolutions
     images = sample_images(32, 2)
@@ -120,6 +119,25 @@ def test_logits_can_be_cut_out_without_the_reverse_pass(exported, session):
     (logits,) = onnxruntime.InferenceSession(cut.SerializeToString()).run(["logits"], feeds)
     (expected,) = session.run(["logits"], feeds)
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_pruned_graph_keeps_inputs_spec_and_numbers(exported, session):
+    names = ["heatmaps", "gradient_maps"]
+    cut = prune(onnx.load(exported.path), names)
+    onnx.checker.check_model(cut, full_check=True)
+    assert [tensor.name for tensor in cut.graph.input] == ["image", "targets"]
+    assert [tensor.name for tensor in cut.graph.output] == names
+    assert ModelSpec.from_json({p.key: p.value for p in cut.metadata_props}["model_spec"]) == exported.spec
+    feeds = {"image": sample_images(32, 2), "targets": np.array([[0, 5], [-1, 8]])}
+    found = onnxruntime.InferenceSession(cut.SerializeToString()).run(names, feeds)
+    for array, expected in zip(found, session.run(names, feeds), strict=True):
+        np.testing.assert_allclose(array.astype(float), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("names", "message"), [(["boxes"], "found boxes"), ([], "found none")])
+def test_unknown_outputs_are_refused(exported, names, message):
+    with pytest.raises(InputError, match=rf"expected some of logits, explained.*{message}"):
+        prune(onnx.load(exported.path), names)
 
 
 @pytest.mark.parametrize(("count", "explained"), [(1, 1), (2, 8), (5, 3)])

@@ -58,8 +58,8 @@ class TripletAttention(nn.Module):
     """Triplet attention (Misra et al., WACV 2021, equation 4): mean of three gated copies of the input.
 
     The published code rotates the whole tensor for each branch. Pooling a dimension away leaves the same plane
-    without a rotation, and ``(x * a + x * b + x * c) / 3`` is ``x * (a + b + c) / 3``: equal up to rounding, and
-    the large tensor is read once for the product.
+    without a rotation, and ``(x * a + x * b + x * c) / 3`` is ``x * (a / 3 + b / 3 + c / 3)``: equal up to rounding;
+    the large tensor is read once for the product, and only small ones are divided.
     """
 
     def __init__(self) -> None:
@@ -70,8 +70,8 @@ class TripletAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` to the same shape."""
-        weights: Tensor = self.cw(x) + self.hc(x) + self.hw(x)
-        return x * (weights * (1 / 3))
+        weights: Tensor = self.cw(x) * (1 / 3) + self.hc(x) * (1 / 3) + self.hw(x) * (1 / 3)
+        return x * weights
 
 
 class Bottleneck(nn.Module):
