@@ -1,5 +1,6 @@
 """The training loop."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -115,6 +116,8 @@ def _validate(classifier: nn.Module, spec: ModelSpec, data: TrainingData, proces
 def _torch_settings(config: FitConfig) -> Iterator[None]:
     """Deterministic kernels if wanted; torch's settings and random state are afterwards as before."""
     before = torch.are_deterministic_algorithms_enabled()
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses
     torch.use_deterministic_algorithms(config.deterministic or before)
     try:
         with torch.random.fork_rng():

@@ -53,9 +53,9 @@ class Processes:
         """One object from every process, in rank order."""
         if self.count == 1:
             return [own]
-        parts: list[T | None] = [None] * self.count
+        parts = [own] * self.count
         dist.all_gather_object(parts, own)
-        return [part for part in parts if part is not None]
+        return parts
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean over the processes, without gradient."""
