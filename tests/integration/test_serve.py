@@ -7,6 +7,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +21,7 @@ import tritonclient.grpc as grpc
 from tritonclient.utils import InferenceServerException
 
 from crosseai.contract import MODEL_FILENAME, InputError, ModelSpec, ServerUnavailable
+from crosseai.serve.control import load_model, server_status
 from crosseai.serve.embedded import EmbeddedTriton
 from crosseai.serve.repository import place_version
 from tests.tiny_model import TINY_SPEC, write_tiny_model
@@ -185,6 +188,33 @@ def test_it_listens_on_the_loopback_interface_alone(server):
     assert addresses == {"127.0.0.1"}
 
 
+def test_an_exposed_server_is_controlled_by_holders_of_the_key_alone(models, monkeypatch):
+    """But it answers everybody."""
+    with EmbeddedTriton(models, host="0.0.0.0", admin_key="open sesame") as exposed:  # noqa: S104 - the point
+        with grpc.InferenceServerClient(exposed.grpc_url) as client:
+            assert infer(client, inputs(), ["logits"])[0].shape == (2, 8)
+            for forbidden in (
+                lambda: client.load_model("crosseai"),
+                lambda: client.unload_model("crosseai"),
+                client.get_model_repository_index,
+                lambda: client.register_system_shared_memory("region", "/region", 8),
+                client.get_trace_settings,
+                client.get_log_settings,
+            ):
+                with pytest.raises(InferenceServerException, match="expecting header 'triton-grpc-protocol-crosseai-"):
+                    forbidden()
+        for page in ("repository/index", "repository/models/crosseai/load", "systemsharedmemory/region/x/register"):
+            request = urllib.request.Request(f"http://{exposed.http_url}/v2/{page}", data=b"{}")
+            with pytest.raises(urllib.error.HTTPError, match="403"):
+                urllib.request.urlopen(request)  # noqa: S310 - our own server
+        monkeypatch.setenv("CROSSEAI_ADMIN_KEY", "open sesame")
+        assert [version.state for version in server_status(exposed.grpc_url)] == ["READY"]
+        load_model(exposed.grpc_url, "crosseai", 3)
+        monkeypatch.setenv("CROSSEAI_ADMIN_KEY", "another")
+        with pytest.raises(ServerUnavailable, match="expecting header"):
+            load_model(exposed.grpc_url, "crosseai", 3)
+
+
 # How it starts
 
 
@@ -300,6 +330,7 @@ def test_a_killed_guardian_takes_the_server_along(models, leaves_nothing):
 PARENT = """
 import sys, threading
 from pathlib import Path
+from crosseai.serve.control import load_model, server_status
 from crosseai.serve.embedded import EmbeddedTriton
 def start():
     global server

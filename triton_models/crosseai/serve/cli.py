@@ -18,7 +18,7 @@ import click
 
 from crosseai.contract import MODEL_FILENAME, RESEARCH_NOTICE, CrossEAIError, InputError, ModelSpec, ServerError
 from crosseai.serve.config import MAX_BATCH_SIZE, PLAN_FILENAME, Runtime, ServedVersion, write_config
-from crosseai.serve.control import load_model, server_status
+from crosseai.serve.control import ADMIN_KEY_VARIABLE, load_model, server_status
 from crosseai.serve.deployment import watch
 from crosseai.serve.doctor import diagnose
 from crosseai.serve.embedded import LOOPBACK, EmbeddedTriton
@@ -50,7 +50,12 @@ def main() -> None:
     type=click.Path(path_type=Path),
     help="Serve the versions in this model repository; with --model, add that one to it.  [default: a temporary one]",
 )
-@click.option("--host", default=LOOPBACK, show_default=True, help="IPv4 address to listen on.")
+@click.option(
+    "--host",
+    default=LOOPBACK,
+    show_default=True,
+    help=f"IPv4 address to listen on. Beyond this machine, only who sends ${ADMIN_KEY_VARIABLE} may load models.",
+)
 @click.option("--grpc-port", type=click.IntRange(1, 65535), help="[default: a free one]")
 @click.option("--http-port", type=click.IntRange(1, 65535), help="[default: a free one]")
 @click.option("--tie-to-parent", is_flag=True, help="Stop when the process that started this one ends.")
@@ -75,7 +80,12 @@ def up(
         served = _offered_by(folder) if repository and model is None else _place(model, folder)
         server = resources.enter_context(
             EmbeddedTriton(
-                folder, host=host, grpc_port=grpc_port, http_port=http_port, delete_repository=repository is None
+                folder,
+                host=host,
+                grpc_port=grpc_port,
+                http_port=http_port,
+                delete_repository=repository is None,
+                admin_key=os.environ.get(ADMIN_KEY_VARIABLE),
             )
         )
         urls = {"grpc_url": server.grpc_url, "http_url": server.http_url}

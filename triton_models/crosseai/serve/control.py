@@ -1,5 +1,6 @@
 """Asking a running Triton server what it serves, and to load models."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,10 @@ from tritonclient.utils import InferenceServerException
 
 from crosseai.contract import InferenceTimeout, ServerError, ServerUnavailable
 from crosseai.serve.config import parse_config
+
+ADMIN_KEY_HEADER = "crosseai-admin-key"
+ADMIN_KEY_VARIABLE = "CROSSEAI_ADMIN_KEY"
+"""Environment variable with what an exposed server wants to hear before it loads models."""
 
 REQUEST_TIMEOUT_S = 10
 LOAD_TIMEOUT_S = 300
@@ -49,7 +54,7 @@ def server_status(server: str) -> list[VersionStatus]:
         If the server does not answer, or refuses.
     """
     with _connection(server) as client:
-        index = client.get_model_repository_index(client_timeout=REQUEST_TIMEOUT_S)
+        index = client.get_model_repository_index(client_timeout=REQUEST_TIMEOUT_S, headers=_headers())
     return [VersionStatus(entry.name, entry.version, entry.state, entry.reason) for entry in index.models]
 
 
@@ -62,7 +67,7 @@ def load_model(server: str, model: str, version: int) -> None:
         If it is not.
     """
     with _connection(server) as client:
-        client.load_model(model, client_timeout=LOAD_TIMEOUT_S)
+        client.load_model(model, client_timeout=LOAD_TIMEOUT_S, headers=_headers())
         if not client.is_model_ready(model, str(version), client_timeout=REQUEST_TIMEOUT_S):
             raise ServerError(
                 f"{server}: expected version {version} of {model!r} to be ready after loading; it is not. "
@@ -103,7 +108,8 @@ def load_configuration(server: str, config: str) -> None:
     """
     parsed = parse_config(config)
     with _connection(server) as client:
-        client.load_model(parsed.name, config=json_format.MessageToJson(parsed), client_timeout=LOAD_TIMEOUT_S)
+        override = json_format.MessageToJson(parsed)
+        client.load_model(parsed.name, config=override, client_timeout=LOAD_TIMEOUT_S, headers=_headers())
         for version in parsed.version_policy.specific.versions:
             if not client.is_model_ready(parsed.name, str(version), client_timeout=REQUEST_TIMEOUT_S):
                 raise ServerError(f"{server}: expected version {version} of {parsed.name!r} to be ready after loading")
@@ -120,6 +126,12 @@ def last_requests(server: str, model: str) -> dict[int, float]:
     with _connection(server) as client:
         statistics = client.get_inference_statistics(model, client_timeout=REQUEST_TIMEOUT_S)
     return {int(version.version): version.last_inference / 1000 for version in statistics.model_stats}
+
+
+def _headers() -> dict[str, str] | None:
+    """What opens the restricted protocols of an exposed server."""
+    key = os.environ.get(ADMIN_KEY_VARIABLE)
+    return {f"triton-grpc-protocol-{ADMIN_KEY_HEADER}": key} if key else None
 
 
 @contextmanager

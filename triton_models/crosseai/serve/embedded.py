@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from typing import IO, Self
 
 from crosseai.contract import InputError, ServerUnavailable
 from crosseai.serve import guardian
+from crosseai.serve.control import ADMIN_KEY_HEADER
 from crosseai.serve.environment import ServerEnvironment, server_environment
 from crosseai.serve.repository import models_of
 
@@ -27,6 +29,8 @@ logger = logging.getLogger(__name__)
 LOOPBACK = "127.0.0.1"
 POLL_INTERVAL_S = 0.02
 STOP_TIMEOUT_S = 5
+RESTRICTED = "model-repository,shared-memory,trace,logging"
+"""What an exposed server does for holders of the admin key alone, as Triton calls it."""
 LOG_TAIL_BYTES = 16_000
 LOG_TAIL_LINES = 15
 
@@ -45,13 +49,16 @@ class EmbeddedTriton:
     repository
         Triton model repository: a folder with one folder a model.
     host
-        IPv4 address to listen on. Anything but the loopback interface opens the server to the network.
+        IPv4 address to listen on. Anything but the loopback interface opens the server to the network; loading models,
+        shared memory, tracing and logging are then for those alone who know the admin key.
     grpc_port, http_port
         Ports to listen on; free ones when not given.
     start_timeout_s
         How long loading may take, in seconds.
     delete_repository
         Whether the repository is a temporary one, to be deleted with all else at the end.
+    admin_key
+        What a header of these calls must say; nobody can make them when it is not given.
 
     Raises
     ------
@@ -78,12 +85,14 @@ class EmbeddedTriton:
         http_port: int | None = None,
         start_timeout_s: float = 120,
         delete_repository: bool = False,
+        admin_key: str | None = None,
     ) -> None:
         self._repository = Path(repository).absolute()
         self._host = host
         self._wanted_ports = (grpc_port, http_port)
         self._start_timeout_s = start_timeout_s
         self._delete_repository = delete_repository
+        self._admin_key = admin_key or secrets.token_urlsafe()
         self._id = f"crosseai-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
     @property
@@ -171,6 +180,17 @@ class EmbeddedTriton:
             "--model-control-mode=explicit",
             *(f"--load-model={model}" for model in models),
             f"--exit-timeout-secs={STOP_TIMEOUT_S - 1}",
+            *self._restrictions,
+        ]
+
+    @property
+    def _restrictions(self) -> list[str]:
+        """Options that close what could change an exposed server, or reach beyond it."""
+        if self._host == LOOPBACK:
+            return []
+        return [
+            f"--grpc-restricted-protocol={RESTRICTED}:{ADMIN_KEY_HEADER}={self._admin_key}",
+            f"--http-restricted-api={RESTRICTED}:{ADMIN_KEY_HEADER}={self._admin_key}",
         ]
 
     def _wait_until_ready(self, models: tuple[str, ...], deadline: float) -> None:
