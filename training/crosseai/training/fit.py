@@ -122,20 +122,17 @@ def fit(
         parameters = asdict(config)
         if weights is not None:
             matched = load_weights(model, weights)
-            parameters |= {
-                "weights": weights.name,
-                "weights_loaded": len(matched.loaded),
-                "weights_fresh": matched.fresh,
-            }
+            counts = {"weights_loaded": len(matched.loaded), "weights_fresh": len(matched.fresh)}
+            parameters |= {"weights": weights.name, **counts}
             on_weights(matched)
         images = decoded_images(radiographs, spec, cache or folder / CACHE_FOLDER, on_decoded)
         split = split.without(images.corrupted)
         data = TrainingData(radiographs, images.pixels, split)
-        for part in PARTS:
-            warn_of_empty_classes(radiographs, split.rows(part), part)
         if not processes.is_main:
             train(model, spec, data, config, results, resume=resume, processes=processes)
             return None
+        for part in PARTS:
+            warn_of_empty_classes(radiographs, split.rows(part), part)
         digest = split.digest(radiographs.image_ids)
         tags = {"split_sha256": digest, **code_version()}
         run_id = _run_to_resume(results) if resume else None
