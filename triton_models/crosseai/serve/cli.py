@@ -18,6 +18,7 @@ import click
 
 from crosseai.contract import MODEL_FILENAME, RESEARCH_NOTICE, CrossEAIError, InputError, ModelSpec, ServerError
 from crosseai.serve.config import MAX_BATCH_SIZE, PLAN_FILENAME, Runtime, ServedVersion, write_config
+from crosseai.serve.container import GRPC_PORT, HTTP_PORT, container_command
 from crosseai.serve.control import ADMIN_KEY_VARIABLE, load_model, server_status
 from crosseai.serve.deployment import watch
 from crosseai.serve.doctor import diagnose
@@ -58,6 +59,8 @@ def main() -> None:
 )
 @click.option("--grpc-port", type=click.IntRange(1, 65535), help="[default: a free one]")
 @click.option("--http-port", type=click.IntRange(1, 65535), help="[default: a free one]")
+@click.option("--image", help="Container image: print the command that serves --repository in it, and start nothing.")
+@click.option("--gpus", help="With --image: all, a count, or device=N.  [default: all]")
 @click.option("--tie-to-parent", is_flag=True, help="Stop when the process that started this one ends.")
 def up(
     model: str | None,
@@ -65,6 +68,8 @@ def up(
     host: str,
     grpc_port: int | None,
     http_port: int | None,
+    image: str | None,
+    gpus: str | None,
     tie_to_parent: bool,
 ) -> None:
     """Run a Triton server on this machine until SIGINT or SIGTERM.
@@ -72,8 +77,16 @@ def up(
     When it is ready, one line of JSON on standard output says where: grpc_url, http_url, model, version. Exit status:
     0 after SIGINT or SIGTERM, 3 when the server could not start or has died.
     """
+    if (image is None and gpus is not None) or (image is not None and repository is None):
+        raise click.UsageError("--gpus needs --image, and --image needs --repository")
     _stop_on_signals(tie_to_parent=tie_to_parent)
     with _stopped_by_signals(), _exit_status(), ExitStack() as resources:
+        if image is not None and repository is not None:
+            if model is not None:
+                _place(model, repository)
+            ports = (grpc_port or GRPC_PORT, http_port or HTTP_PORT)
+            click.echo(_container_command(repository, image, gpus or "all", host, ports))
+            return
         folder = repository or Path(tempfile.mkdtemp(prefix="crosseai-repository-"))
         if repository is None:
             resources.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -185,6 +198,13 @@ class _Served(NamedTuple):
 
     name: str
     version: int
+
+
+def _container_command(repository: Path, image: str, gpus: str, host: str, ports: tuple[int, int]) -> str:
+    grpc_port, http_port = ports
+    return container_command(
+        repository, models_of(repository), image=image, gpus=gpus, host=host, grpc_port=grpc_port, http_port=http_port
+    )
 
 
 def _place(model: str | None, repository: Path) -> _Served:
