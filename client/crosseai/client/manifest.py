@@ -11,7 +11,7 @@ from crosseai.client.files import atomic_path
 from crosseai.contract import RESEARCH_NOTICE, InputError
 
 MANIFEST = "manifest.json"
-PACKAGES = ("crosseai", "numpy", "opencv-python-headless", "pyarrow", "pydicom", "python-gdcm", "tritonclient")
+PACKAGES = ("crosseai", "imagecodecs", "numpy", "opencv-python-headless", "pyarrow", "pydicom", "tritonclient")
 
 
 def check_same_configuration(folder: Path, configuration: Mapping[str, Any]) -> None:

@@ -1,42 +1,25 @@
 """Pixel Data of a DICOM file to the array of stored values."""
 
-import struct
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
-import cv2
+import imagecodecs
 import numpy as np
 import numpy.typing as npt
 from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
-from pydicom.pixels.utils import pixel_array
 
 from crosseai.contract import UnreadableImageError
-from crosseai.imaging.headers import jpeg2000_header, jpeg_header
+from crosseai.imaging.headers import ImageHeader, jpeg2000_header, jpeg_header
 
-DECODERS: Mapping[str, str] = {
-    uid.ImplicitVRLittleEndian: "",
-    uid.ExplicitVRLittleEndian: "",
-    uid.ExplicitVRBigEndian: "",
-    uid.RLELossless: "pydicom",
-    uid.JPEGBaseline8Bit: "opencv",
-    uid.JPEGExtended12Bit: "gdcm",
-    uid.JPEGLossless: "gdcm",
-    uid.JPEGLosslessSV1: "gdcm",
-    uid.JPEGLSLossless: "gdcm",
-    uid.JPEGLSNearLossless: "gdcm",
-    uid.JPEG2000Lossless: "opencv",
-    uid.JPEG2000: "opencv",
-}
-"""Accepted transfer syntaxes and the one decoder of each, so that every machine decodes the same pixels.
-
-OpenCV decodes without the GIL, which lets threads decode in parallel; GDCM holds it.
-"""
+Decoder: TypeAlias = Callable[[bytes, Dataset], npt.NDArray[Any]]
 
 
 def decode_pixel_data(dataset: Dataset) -> npt.NDArray[Any]:
-    """Decode the only frame: the decoder's integer dtype, shape ``(Rows, Columns)``, before any transform.
+    """Decode the only frame: 8 or 16 bits a pixel, shape ``(Rows, Columns)``, before any transform.
+
+    Uncompressed pixels share the memory of the data set.
 
     Raises
     ------
@@ -44,53 +27,89 @@ def decode_pixel_data(dataset: Dataset) -> npt.NDArray[Any]:
         If the frame is truncated, corrupt, or of another size than the DICOM header says.
     """
     syntax = dataset.file_meta.TransferSyntaxUID
-    decoder = DECODERS[syntax]
     try:
-        if syntax.is_encapsulated and syntax != uid.RLELossless:
-            frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
-            _require_size(frame, dataset)
-            if decoder == "opencv" and not dataset.PixelRepresentation:
-                return _decode_with_opencv(frame)
-        return pixel_array(dataset, raw=True, decoding_plugin="gdcm" if decoder == "opencv" else decoder)
+        frame = get_frame(dataset.PixelData, 0, number_of_frames=1) if syntax.is_encapsulated else dataset.PixelData
+        pixels = DECODERS[syntax](frame, dataset)
     except UnreadableImageError:
         raise
     except Exception as error:  # decoders raise anything on malformed input
         raise UnreadableImageError(f"DICOM: the pixel data cannot be decoded ({type(error).__name__})") from error
-
-
-def _require_size(frame: bytes, dataset: Dataset) -> None:
-    """Refuse a frame that would decode to another size than was checked: no surprise in memory."""
-    header = jpeg2000_header(frame) if frame.startswith(b"\xff\x4f") else jpeg_header(frame)
-    if (header.height, header.width, header.components) != (dataset.Rows, dataset.Columns, 1):
-        raise UnreadableImageError(
-            f"DICOM: expected a frame of {dataset.Columns} x {dataset.Rows} pixels with 1 component, found "
-            f"{header.width} x {header.height} with {header.components}"
-        )
-
-
-def _decode_with_opencv(frame: bytes) -> npt.NDArray[Any]:
-    content = _jp2(frame) if frame.startswith(b"\xff\x4f") else frame
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.ndim != 2:
-        raise UnreadableImageError("DICOM: the pixel data is truncated or corrupt")
+    if pixels.shape != (dataset.Rows, dataset.Columns):
+        raise UnreadableImageError(f"DICOM: expected Rows x Columns of pixels, found {list(pixels.shape)}")
     return pixels
 
 
-def _jp2(codestream: bytes) -> bytes:
-    """A grayscale JP2 file around a codestream (ITU-T T.800, annex I).
+def _native(frame: bytes, dataset: Dataset) -> npt.NDArray[Any]:
+    """Uncompressed pixels (PS3.5 section 8.1.1)."""
+    if dataset["PixelData"].is_undefined_length:
+        raise UnreadableImageError("DICOM: the transfer syntax says uncompressed, but Pixel Data is compressed")
+    shape, pixel_bytes = (dataset.Rows, dataset.Columns), dataset.BitsAllocated // 8
+    if len(frame) < shape[0] * shape[1] * pixel_bytes:
+        raise UnreadableImageError(
+            f"DICOM: expected {shape[0] * shape[1] * pixel_bytes} bytes of Pixel Data, found {len(frame)}"
+        )
+    little_endian = dataset.file_meta.TransferSyntaxUID.is_little_endian
+    if pixel_bytes == 1 and not little_endian and dataset["PixelData"].VR == "OW":
+        frame = np.frombuffer(frame, "u2").byteswap().tobytes()  # the bytes of a word come in its order
+    dtype = f"{'<' if little_endian else '>'}u{pixel_bytes}"
+    return np.frombuffer(frame, dtype, shape[0] * shape[1]).reshape(shape)
 
-    DICOM stores the bare codestream; OpenCV warns on stderr about each one that comes without a colour space.
-    """
-    header = jpeg2000_header(codestream)
-    image = struct.pack(">IIHBBBB", header.height, header.width, 1, header.bits - 1, 7, 0, 0)
-    grayscale = struct.pack(">BBBI", 1, 0, 0, 17)
-    return (
-        _box(b"jP  ", b"\r\n\x87\n")
-        + _box(b"ftyp", b"jp2 \0\0\0\0jp2 ")
-        + _box(b"jp2h", _box(b"ihdr", image) + _box(b"colr", grayscale))
-        + _box(b"jp2c", codestream)
-    )
+
+def _rle(frame: bytes, dataset: Dataset) -> npt.NDArray[Any]:
+    """Run lengths of each byte of a pixel (PS3.5 annex G)."""
+    dtype, shape = np.dtype(f"u{dataset.BitsAllocated // 8}"), (dataset.Rows, dataset.Columns)
+    # The given size bounds what is decoded; too few bytes do not fit the shape.
+    decoded = imagecodecs.dicomrle_decode(frame, dtype, out=shape[0] * shape[1] * dtype.itemsize)
+    return np.frombuffer(decoded, dtype).reshape(shape)
 
 
-def _box(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I4s", 8 + len(content), kind) + content
+def _jpeg(frame: bytes, dataset: Dataset) -> npt.NDArray[Any]:
+    _require_whole_jpeg(frame, dataset)
+    return imagecodecs.jpeg8_decode(frame)
+
+
+def _jpeg_ls(frame: bytes, dataset: Dataset) -> npt.NDArray[Any]:
+    _require_whole_jpeg(frame, dataset)
+    return imagecodecs.jpegls_decode(frame)
+
+
+def _require_whole_jpeg(frame: bytes, dataset: Dataset) -> None:
+    """Refuse a truncated frame, which one decoder would fill up with gray and the other search for seconds."""
+    _require_size(jpeg_header(frame), dataset)
+    if frame.rfind(b"\xff\xd9") < 0:
+        raise UnreadableImageError("DICOM: expected the end of the JPEG image, found none: the frame is truncated")
+
+
+def _jpeg_2000(frame: bytes, dataset: Dataset) -> npt.NDArray[Any]:
+    _require_size(jpeg2000_header(frame), dataset)
+    return imagecodecs.jpeg2k_decode(frame, numthreads=1)
+
+
+def _require_size(found: ImageHeader, dataset: Dataset) -> None:
+    """Refuse a frame that would decode to another size than was checked: no surprise in memory."""
+    if (found.height, found.width, found.components) != (dataset.Rows, dataset.Columns, 1):
+        raise UnreadableImageError(
+            f"DICOM: expected a frame of {dataset.Columns} x {dataset.Rows} pixels with 1 component, found "
+            f"{found.width} x {found.height} with {found.components}"
+        )
+
+
+DECODERS: Mapping[str, Decoder] = {
+    uid.ImplicitVRLittleEndian: _native,
+    uid.ExplicitVRLittleEndian: _native,
+    uid.DeflatedExplicitVRLittleEndian: _native,
+    uid.ExplicitVRBigEndian: _native,
+    uid.RLELossless: _rle,
+    uid.JPEGBaseline8Bit: _jpeg,
+    uid.JPEGExtended12Bit: _jpeg,
+    uid.JPEGLossless: _jpeg,
+    uid.JPEGLosslessSV1: _jpeg,
+    uid.JPEGLSLossless: _jpeg_ls,
+    uid.JPEGLSNearLossless: _jpeg_ls,
+    uid.JPEG2000Lossless: _jpeg_2000,
+    uid.JPEG2000: _jpeg_2000,
+}
+"""Accepted transfer syntaxes and the one decoder of each, so that every machine decodes the same pixels.
+
+They decode without the GIL, so that threads decode in parallel.
+"""

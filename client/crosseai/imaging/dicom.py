@@ -1,157 +1,112 @@
-"""DICOM to radiograph: which objects are accepted, and why others are not."""
+"""DICOM to radiograph."""
 
 import io
+import zlib
 
 import numpy as np
 import pydicom
-from pydicom.dataset import Dataset
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
-from pydicom.uid import UID
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
-from crosseai.contract import UnreadableImageError, UnsupportedImageError
+from crosseai.contract import InputError, UnreadableImageError, UnsupportedImageError
+from crosseai.imaging import acceptance, grayscale
+from crosseai.imaging.acceptance import integer, require_scorable, text, view_position
 from crosseai.imaging.codestream import DECODERS, decode_pixel_data
-from crosseai.imaging.grayscale import to_display_values
+from crosseai.imaging.policy import DEFAULT_POLICY, ReadPolicy
 from crosseai.imaging.quiet import quiet_pydicom
-from crosseai.imaging.radiograph import MAX_PIXELS, Radiograph, RadiographMetadata
+from crosseai.imaging.radiograph import Radiograph, RadiographMetadata
 
-MODALITIES = ("CR", "DX", "RG", "DR")
-"""Projection radiography (PS3.3 C.7.3.1.1.1); DR is no defined term, but some consoles write it."""
-
-CHEST = ("CHEST", "THORAX", "TORAX", "LUNG", "RIB")
-"""A Body Part Examined that contains one of these shows the lungs."""
-
-_SHAPE_OF = {"MONOCHROME1": "INVERSE", "MONOCHROME2": "IDENTITY"}
-"""The Presentation LUT Shape that goes with each Photometric Interpretation (PS3.3 C.8.11.3)."""
-
-# Nothing else is parsed, so what identifies the patient reaches neither results nor messages.
-_KEYWORDS = [
-    "Modality",
-    "BodyPartExamined",
-    "ViewPosition",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "NumberOfFrames",
-    "Rows",
-    "Columns",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-    "PixelPaddingValue",
-    "PixelPaddingRangeLimit",
-    "RescaleSlope",
-    "RescaleIntercept",
-    "ModalityLUTSequence",
-    "VOILUTSequence",
-    "WindowCenter",
-    "WindowWidth",
-    "VOILUTFunction",
-    "PresentationLUTShape",
-    "PixelData",
-]
+IDENTIFIERS = ("PatientID", "AccessionNumber", "StudyInstanceUID", "SOPInstanceUID")
+"""What finds an image again in an archive."""
 
 
-def decode_dicom(content: bytes) -> Radiograph:
+def decode_dicom(content: bytes, policy: ReadPolicy = DEFAULT_POLICY) -> Radiograph:
     """Decode a single-frame grayscale chest radiograph; its pixels are display values.
 
-    A missing Body Part Examined is accepted, another one than the chest is not. See
-    :func:`crosseai.imaging.grayscale.to_display_values` for the transform.
+    What is accepted, and what warned of, is in :mod:`crosseai.imaging.acceptance`, the transform in
+    :func:`crosseai.imaging.grayscale.to_display_values`.
 
     Raises
     ------
     UnreadableImageError
         If the file is truncated or corrupt.
     UnsupportedImageError
-        If it is not one grayscale chest radiograph, or has no contrast.
+        If it is not one grayscale chest radiograph in a wanted view, or has no contrast.
     """
     with quiet_pydicom():
-        dataset = _parse(content)
-        _require_chest(dataset)
-        _require_one_grayscale_frame(dataset)
-        pixels = to_display_values(decode_pixel_data(dataset), dataset)
-        metadata = RadiographMetadata(
-            source_format="dicom",
-            bits_stored=_integer(dataset, "BitsStored"),
-            modality=_text(dataset, "Modality"),
-            body_part=_text(dataset, "BodyPartExamined"),
-            view_position=_text(dataset, "ViewPosition"),
-            photometric_interpretation=_text(dataset, "PhotometricInterpretation"),
-            transfer_syntax=str(dataset.file_meta.TransferSyntaxUID),
-        )
-    return Radiograph(pixels, (0.0, float(np.iinfo(pixels.dtype).max)), metadata)
+        dataset = _parse(content, policy)
+        if not policy.with_identifiers:
+            return _decode(dataset, policy, {})
+        identifiers = {keyword: text(dataset, keyword) for keyword in IDENTIFIERS}
+        try:
+            return _decode(dataset, policy, identifiers)
+        except InputError as error:
+            named = ", ".join(f"{keyword} {value!r}" for keyword, value in identifiers.items())
+            raise type(error)(f"{error} ({named})") from error
 
 
-def _parse(content: bytes) -> Dataset:
+def _decode(dataset: Dataset, policy: ReadPolicy, identifiers: dict[str, str]) -> Radiograph:
+    warnings = require_scorable(dataset, policy)
+    pixels = grayscale.to_display_values(decode_pixel_data(dataset), dataset, policy.window)
+    metadata = RadiographMetadata(
+        source_format="dicom",
+        bits_stored=integer(dataset, "BitsStored"),
+        modality=text(dataset, "Modality"),
+        body_part=text(dataset, "BodyPartExamined"),
+        view_position=view_position(dataset),
+        photometric_interpretation=text(dataset, "PhotometricInterpretation"),
+        transfer_syntax=str(dataset.file_meta.TransferSyntaxUID),
+    )
+    return Radiograph(pixels, (0.0, float(np.iinfo(pixels.dtype).max)), metadata, warnings, identifiers)
+
+
+def _parse(content: bytes, policy: ReadPolicy) -> Dataset:
+    """The attributes that matter. Nothing else is parsed, so what identifies the patient reaches no result."""
+    keywords = [*acceptance.KEYWORDS, *grayscale.KEYWORDS, *(IDENTIFIERS if policy.with_identifiers else ())]
     stream = io.BytesIO(content)
     stream.seek(132)
     try:
-        # The transfer syntax is checked first: a deflated data set would inflate without a limit.
         meta = read_dataset(stream, is_implicit_VR=False, is_little_endian=True, stop_when=_after_file_meta)
-        syntax = str(meta.get("TransferSyntaxUID") or "")
-        if syntax in DECODERS:
+        syntax = UID(str(meta.get("TransferSyntaxUID") or ""))
+        if syntax == DeflatedExplicitVRLittleEndian:
+            dataset = _inflate(content[stream.tell() :], keywords, policy)
+            dataset.file_meta = FileMetaDataset(meta)
+        elif syntax in DECODERS:
             stream.seek(0)
-            dataset = pydicom.dcmread(stream, specific_tags=list(_KEYWORDS))
-            if len(dataset):
-                return dataset
-    except Exception as error:  # pydicom raises anything on malformed input
-        raise UnreadableImageError(f"DICOM: the header cannot be parsed ({type(error).__name__})") from error
-    if syntax in DECODERS:
-        raise UnreadableImageError("DICOM: expected the attributes of an image, found none: cut short, or no image")
-    if not UID(syntax).is_valid:
+            dataset = pydicom.dcmread(stream, specific_tags=keywords)
+        else:
+            dataset = Dataset()
+    except InputError:
+        raise
+    except Exception as error:  # pydicom raises anything on malformed input, and may quote it
+        raise UnreadableImageError(f"DICOM: the header cannot be parsed ({type(error).__name__})") from None
+    if not syntax.is_valid:
         raise UnreadableImageError("DICOM: expected a Transfer Syntax UID (0002,0010), found none")
-    raise UnsupportedImageError(f"DICOM: the transfer syntax {syntax!r} is not supported")
+    if syntax not in DECODERS:
+        name = "an unknown one" if syntax.name == syntax else repr(syntax.name)
+        raise UnsupportedImageError(f"DICOM: the transfer syntax is not supported: {name}")
+    if not len(dataset):
+        raise UnreadableImageError("DICOM: expected the attributes of an image, found none: cut short, or no image")
+    return dataset
+
+
+def _inflate(deflated: bytes, keywords: list[str], policy: ReadPolicy) -> Dataset:
+    """Parse a deflated data set (PS3.5 section A.5) that does not inflate beyond the limit.
+
+    Raises
+    ------
+    UnsupportedImageError
+        If it would.
+    """
+    inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(deflated, policy.max_file_bytes + 1)
+    if len(inflated) > policy.max_file_bytes:
+        raise UnsupportedImageError(f"DICOM: expected to inflate to at most {policy.max_file_bytes} bytes, found more")
+    tags: list[BaseTag | int] = [BaseTag(tag) for tag in map(tag_for_keyword, keywords) if tag is not None]
+    return read_dataset(io.BytesIO(inflated), is_implicit_VR=False, is_little_endian=True, specific_tags=tags)
 
 
 def _after_file_meta(tag: BaseTag, _vr: str | None, _length: int) -> bool:
     return tag.group != 2
-
-
-def _require_chest(dataset: Dataset) -> None:
-    modality, body_part = _text(dataset, "Modality"), _text(dataset, "BodyPartExamined")
-    if modality not in MODALITIES:
-        raise UnsupportedImageError(f"DICOM: expected the modality {', '.join(MODALITIES)}, found {modality!r}")
-    if body_part and not any(name in body_part.upper() for name in CHEST):
-        raise UnsupportedImageError(f"DICOM: expected a chest, found the body part {body_part!r}")
-
-
-def _require_one_grayscale_frame(dataset: Dataset) -> None:
-    if "PixelData" not in dataset:
-        raise UnsupportedImageError("DICOM: expected Pixel Data (7FE0,0010), found none")
-    photometric, shape = _text(dataset, "PhotometricInterpretation"), _text(dataset, "PresentationLUTShape")
-    if photometric not in _SHAPE_OF or (samples := _integer(dataset, "SamplesPerPixel")) != 1:
-        found = photometric if photometric not in _SHAPE_OF else f"{samples} samples a pixel"
-        raise UnsupportedImageError(f"DICOM: expected MONOCHROME1 or MONOCHROME2, found {found!r}")
-    if shape and shape != _SHAPE_OF[photometric]:
-        raise UnsupportedImageError(f"DICOM: {photometric} and the Presentation LUT Shape {shape!r} contradict")
-    if "NumberOfFrames" in dataset and (frames := _integer(dataset, "NumberOfFrames")) != 1:
-        raise UnsupportedImageError(f"DICOM: expected one frame, found {frames}")
-    rows, columns = _integer(dataset, "Rows"), _integer(dataset, "Columns")
-    if not 0 < rows * columns <= MAX_PIXELS:
-        raise UnsupportedImageError(f"DICOM: expected 1 to {MAX_PIXELS} pixels, found {columns} x {rows}")
-    allocated, stored, high, signed = (
-        _integer(dataset, keyword) for keyword in ("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
-    )
-    if allocated not in (8, 16) or not 1 < stored <= allocated or high != stored - 1 or signed not in (0, 1):
-        raise UnsupportedImageError(
-            "DICOM: expected 8 or 16 bits allocated, 2 or more of them stored and ending at the high bit, found "
-            f"{allocated} allocated, {stored} stored, high bit {high}, pixel representation {signed}"
-        )
-
-
-def _text(dataset: Dataset, keyword: str) -> str:
-    try:
-        text = str(dataset.get(keyword) or "").strip()
-    except Exception as error:  # as in _parse: elements are converted when they are first asked for
-        raise UnreadableImageError(f"DICOM: {keyword} cannot be parsed") from error
-    # An element of corrupt length may have swallowed others, the patient's name among them.
-    if not text.isprintable() or len(text) > 64:
-        raise UnreadableImageError(f"DICOM: {keyword} is corrupt")
-    return text
-
-
-def _integer(dataset: Dataset, keyword: str) -> int:
-    try:
-        return int(dataset[keyword].value)
-    except Exception as error:
-        raise UnreadableImageError(f"DICOM: expected an integer {keyword}, found none") from error

@@ -9,10 +9,25 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from crosseai.contract import UnreadableImageError, UnsupportedImageError
+from crosseai.contract import InputError, UnreadableImageError, UnsupportedImageError
+
+KEYWORDS = (
+    "ModalityLUTSequence",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "VOILUTSequence",
+    "WindowCenter",
+    "WindowWidth",
+    "VOILUTFunction",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+)
+"""The attributes that are looked at here, besides those that say what a stored value is."""
 
 
-def to_display_values(decoded: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+def to_display_values(
+    decoded: npt.NDArray[Any], dataset: Dataset, window: int | None = None
+) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
     """Transform decoded pixels to display values, 0 = black.
 
     The transform is computed once for every value that ``BitsStored`` allows and then looked up. Stored values pass
@@ -27,9 +42,11 @@ def to_display_values(decoded: npt.NDArray[Any], dataset: Dataset) -> npt.NDArra
     Parameters
     ----------
     decoded
-        Integers as the decoder yields them, shape ``(H, W)``.
+        Integers of 8 or 16 bits, shape ``(H, W)``; bits beyond ``BitsStored`` do not matter.
     dataset
         ``BitsStored``, ``PixelRepresentation`` and ``PhotometricInterpretation`` are checked by the caller.
+    window
+        Which window is shown in step 2 instead, counted from 1.
 
     Returns
     -------
@@ -42,74 +59,79 @@ def to_display_values(decoded: npt.NDArray[Any], dataset: Dataset) -> npt.NDArra
     UnreadableImageError
         If a LUT or window is malformed.
     UnsupportedImageError
-        If all pixels are displayed alike.
+        If there is no such window, or all pixels are displayed alike.
     """
-    stored = _stored_values(decoded, dataset.BitsStored, dataset.PixelRepresentation)
+    native = np.ascontiguousarray(decoded, decoded.dtype.newbyteorder("=")).view(f"u{decoded.itemsize}")
     try:
-        table = _display_table(stored, dataset)
-    except Exception as error:  # pydicom raises anything on malformed sequences
-        raise UnreadableImageError(f"DICOM: the grayscale transform is malformed ({type(error).__name__})") from error
-    displayed: npt.NDArray[Any] = cv2.LUT(stored, table)
+        table = _display_table(native, dataset, window)
+    except InputError:
+        raise
+    except Exception as error:  # pydicom raises anything on malformed sequences, and may quote them
+        raise UnreadableImageError(f"DICOM: the grayscale transform is malformed ({type(error).__name__})") from None
+    displayed: npt.NDArray[Any] = cv2.LUT(native, table)
     if displayed.min() == displayed.max():
         raise UnsupportedImageError("DICOM: expected an image, found that all pixels are displayed alike")
     return displayed
 
 
-def _stored_values(decoded: npt.NDArray[Any], bits: int, signed: int) -> npt.NDArray[Any]:
-    """Stored values counted from the smallest possible one: uint8 or uint16, 0..2**bits - 1."""
-    dtype = np.uint8 if bits <= 8 else np.uint16
-    # Old files keep an overlay above the high bit (retired, PS3.5 section 8.1.2).
-    within_bits = np.bitwise_and(decoded.astype(dtype), dtype(2**bits - 1))
-    counted: npt.NDArray[Any] = np.bitwise_xor(within_bits, dtype(signed << (bits - 1)), out=within_bits)
-    return counted
-
-
-def _display_table(stored: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[Any]:
-    """Display value of every value of ``stored``'s dtype: uint8 or uint16, shape ``(256,)`` or ``(65536,)``."""
+def _display_table(native: npt.NDArray[Any], dataset: Dataset, window: int | None) -> npt.NDArray[Any]:
+    """Display value of every value of ``native``'s dtype: uint8 or uint16, shape ``(256,)`` or ``(65536,)``."""
     bits, signed = dataset.BitsStored, dataset.PixelRepresentation
-    values = _modality_values(np.arange(2.0**bits) - (signed << (bits - 1)), dataset)
+    sign_bit = signed << (bits - 1)
+    # Stored values are counted from the smallest possible one. Old files keep an overlay above the high bit (retired,
+    # PS3.5 section 8.1.2).
+    counted = (np.arange(2 ** (8 * native.itemsize)) & (2**bits - 1)) ^ sign_bit
+    values = _modality_values(np.arange(2.0**bits) - sign_bit, dataset)
     padding = _padding(dataset)
-    of_interest = _values_of_interest(values, dataset)
+    of_interest = _values_of_interest(values, dataset, window)
     if of_interest is not None:
         values, black, white = of_interest
     else:
-        shown = values if bits <= 8 else values[_occurring(stored, bits) & ~padding]
+        shown = values if bits <= 8 else values[_occurring(native, counted, bits) & ~padding]
         black, white = (shown.min(), shown.max()) if shown.size else (0, 0)
     # Measured from the end that is displayed black, so that both polarities of an image round alike.
     inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
     shares = (white - values if inverted else values - black) / ((white - black) or 1)
     shares[padding] = 0
     dtype = np.uint8 if of_interest is None and bits <= 8 else np.uint16
-    table = np.zeros(256 if stored.dtype == np.uint8 else 65536, dtype)
-    table[: 2**bits] = np.rint(np.clip(shares, 0, 1) * np.iinfo(dtype).max)
-    return table
+    displayed: npt.NDArray[Any] = np.rint(np.clip(shares, 0, 1) * np.iinfo(dtype).max).astype(dtype)[counted]
+    return displayed
 
 
 def _modality_values(values: npt.NDArray[np.float64], dataset: Dataset) -> npt.NDArray[np.float64]:
     """Modality values of stored values (PS3.3 C.11.1)."""
     if dataset.get("ModalityLUTSequence"):
         return _look_up(values, dataset.ModalityLUTSequence[0], dataset)
-    slope, intercept = _first_number(dataset.get("RescaleSlope")), _first_number(dataset.get("RescaleIntercept"))
+    slope, intercept = _number(dataset.get("RescaleSlope")), _number(dataset.get("RescaleIntercept"))
     return values * (1 if slope is None else slope) + (0 if intercept is None else intercept)
 
 
 def _values_of_interest(
-    values: npt.NDArray[np.float64], dataset: Dataset
+    values: npt.NDArray[np.float64], dataset: Dataset, window: int | None
 ) -> tuple[npt.NDArray[np.float64], float, float] | None:
     """Values of interest of modality values, with those displayed black and white (PS3.3 C.11.2); None if unsaid."""
-    if dataset.get("VOILUTSequence"):
+    if window is None and dataset.get("VOILUTSequence"):
         lut = dataset.VOILUTSequence[0]
         return _look_up(values, lut, dataset), 0.0, float(2 ** int(lut.LUTDescriptor[2]) - 1)
-    center, width = _first_number(dataset.get("WindowCenter")), _first_number(dataset.get("WindowWidth"))
     function = dataset.get("VOILUTFunction") or "LINEAR"
-    if center is None or width is None or width <= (1 if function == "LINEAR" else 0):
+    center_and_width = _window(dataset, 1 if window is None else window, narrowest=1 if function == "LINEAR" else 0)
+    if center_and_width is None:
+        if window is not None:
+            raise UnsupportedImageError(f"DICOM: expected a window {window}, found none")
         return None
+    center, width = center_and_width
     if function == "SIGMOID":
         with np.errstate(over="ignore"):
             return 1 / (1 + np.exp(-4 * (values - center) / width)), 0.0, 1.0
     if function == "LINEAR":
         center, width = center - 0.5, width - 1
     return values, center - width / 2, center + width / 2
+
+
+def _window(dataset: Dataset, number: int, *, narrowest: float) -> tuple[float, float] | None:
+    """Center and width of a window, counted from 1; None if there is none wider than ``narrowest``."""
+    center, width = (_number(dataset.get(keyword), number) for keyword in ("WindowCenter", "WindowWidth"))
+    return None if center is None or width is None or width <= narrowest else (center, width)
 
 
 def _look_up(values: npt.NDArray[np.float64], lut: Dataset, dataset: Dataset) -> npt.NDArray[np.float64]:
@@ -128,13 +150,12 @@ def _look_up(values: npt.NDArray[np.float64], lut: Dataset, dataset: Dataset) ->
     return looked_up
 
 
-def _first_number(value: Any) -> float | None:
-    """The first of none, one or several numbers."""
-    if isinstance(value, MultiValue):
-        value = value[0] if value else None
-    if value in (None, ""):
+def _number(value: Any, position: int = 1) -> float | None:
+    """The number at a position, counted from 1, of none, one or several numbers."""
+    values = list(value) if isinstance(value, MultiValue) else [value]
+    if len(values) < position or values[position - 1] in (None, ""):
         return None
-    if not math.isfinite(number := float(value)):
+    if not math.isfinite(number := float(values[position - 1])):
         raise ValueError(f"expected a number, found {number}")
     return number
 
@@ -152,8 +173,9 @@ def _padding(dataset: Dataset) -> npt.NDArray[np.bool_]:
     return mask
 
 
-def _occurring(stored: npt.NDArray[Any], bits: int) -> npt.NDArray[np.bool_]:
+def _occurring(native: npt.NDArray[Any], counted: npt.NDArray[np.int64], bits: int) -> npt.NDArray[np.bool_]:
     """Which stored values the image contains: bool, shape ``(2**bits,)``."""
-    histogram = cv2.calcHist([stored], [0], None, [2**bits], [0, 2**bits])
-    occurring: npt.NDArray[np.bool_] = histogram.ravel() > 0
+    histogram = cv2.calcHist([native], [0], None, [counted.size], [0, counted.size])
+    occurring = np.zeros(2**bits, bool)
+    occurring[counted[histogram.ravel() > 0]] = True
     return occurring

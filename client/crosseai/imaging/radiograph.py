@@ -1,16 +1,14 @@
 """A radiograph in memory: what every reader yields and every later step takes."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from crosseai.contract import InputError
-
-MAX_PIXELS = 64 * 2**20
-"""Greatest number of pixels that is decoded; a 43 cm detector at 0.1 mm has 18.5 million."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +22,8 @@ class RadiographMetadata:
     bits_stored
         Significant bits of a stored value.
     modality, body_part, view_position
-        The DICOM attributes (0008,0060), (0018,0015) and (0018,5101); empty when absent.
+        The DICOM attributes (0008,0060), (0018,0015) and (0018,5101), the last also as other attributes tell it; empty
+        when absent.
     photometric_interpretation
         DICOM attribute (0028,0004); empty for PNG and JPEG. The pixels of a radiograph are 0 = black whatever it says.
     transfer_syntax
@@ -52,6 +51,11 @@ class Radiograph:
         ``(low, high)``: the pixel values shown as black and as white; values beyond are clipped.
     metadata
         Where the image came from.
+    warnings
+        What deserves a look, in fixed words that never name the patient: ``burned-in annotation``, ``for processing``
+        (raw detector values), ``unknown body part``, ``unknown view``.
+    identifiers
+        Who and which study it is, by DICOM keyword; empty unless asked for (``ReadPolicy.with_identifiers``).
 
     Raises
     ------
@@ -62,6 +66,8 @@ class Radiograph:
     pixels: npt.NDArray[Any]
     display_range: tuple[float, float]
     metadata: RadiographMetadata
+    warnings: tuple[str, ...] = ()
+    identifiers: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         pixels, (low, high) = self.pixels, self.display_range

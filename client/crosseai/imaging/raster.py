@@ -7,10 +7,11 @@ import numpy as np
 
 from crosseai.contract import UnreadableImageError, UnsupportedImageError
 from crosseai.imaging.headers import ImageHeader, jpeg_header, png_header
-from crosseai.imaging.radiograph import MAX_PIXELS, Radiograph, RadiographMetadata
+from crosseai.imaging.policy import DEFAULT_POLICY, ReadPolicy
+from crosseai.imaging.radiograph import Radiograph, RadiographMetadata
 
 
-def decode_png(content: bytes) -> Radiograph:
+def decode_png(content: bytes, policy: ReadPolicy = DEFAULT_POLICY) -> Radiograph:
     """Decode a PNG of 1 to 16 bits: gray, palette or RGB, with or without alpha.
 
     Colour becomes luminance; alpha is ignored. Up to 8 bits the display range is 0..255; a 16-bit image carries no
@@ -23,10 +24,10 @@ def decode_png(content: bytes) -> Radiograph:
     UnsupportedImageError
         If it is too large or blank.
     """
-    return _decode(content, "png", png_header(content))
+    return _decode(content, "png", png_header(content), policy)
 
 
-def decode_jpeg(content: bytes) -> Radiograph:
+def decode_jpeg(content: bytes, policy: ReadPolicy = DEFAULT_POLICY) -> Radiograph:
     """Decode an 8-bit baseline or progressive JPEG, gray or YCbCr, turned upright as its EXIF orientation says.
 
     Raises
@@ -41,13 +42,15 @@ def decode_jpeg(content: bytes) -> Radiograph:
         raise UnsupportedImageError(
             f"JPEG: expected 8 bits and 1 or 3 components, found {header.bits} bits and {header.components} components"
         )
-    return _decode(content, "jpeg", header)
+    return _decode(content, "jpeg", header, policy)
 
 
-def _decode(content: bytes, source_format: Literal["png", "jpeg"], header: ImageHeader) -> Radiograph:
+def _decode(
+    content: bytes, source_format: Literal["png", "jpeg"], header: ImageHeader, policy: ReadPolicy
+) -> Radiograph:
     name, size = source_format.upper(), f"{header.width} x {header.height}"
-    if not 0 < header.width * header.height <= MAX_PIXELS:
-        raise UnsupportedImageError(f"{name}: expected 1 to {MAX_PIXELS} pixels, found {size}")
+    if not 0 < header.width * header.height <= policy.max_pixels:
+        raise UnsupportedImageError(f"{name}: expected 1 to {policy.max_pixels} pixels, found {size}")
     try:
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
     except cv2.error as error:

@@ -5,20 +5,20 @@ from pathlib import Path
 from crosseai.contract import InputError, UnreadableImageError, UnsupportedImageError
 from crosseai.imaging.dicom import decode_dicom
 from crosseai.imaging.headers import JPEG_SIGNATURE, PNG_SIGNATURE
+from crosseai.imaging.policy import DEFAULT_POLICY, ReadPolicy
 from crosseai.imaging.radiograph import Radiograph
 from crosseai.imaging.raster import decode_jpeg, decode_png
 
-MAX_FILE_BYTES = 256 * 2**20
-"""Greatest file read: twice what the largest accepted image needs uncompressed at 16 bits."""
 
-
-def read_radiograph(path: str | Path) -> Radiograph:
+def read_radiograph(path: str | Path, policy: ReadPolicy = DEFAULT_POLICY) -> Radiograph:
     """Read a chest radiograph from a DICOM, PNG or JPEG file.
 
     Parameters
     ----------
     path
         The file; its extension does not matter.
+    policy
+        What is accepted and how it is shown.
 
     Raises
     ------
@@ -31,17 +31,19 @@ def read_radiograph(path: str | Path) -> Radiograph:
     try:
         if not path.is_file():
             raise UnreadableImageError("expected a regular file")
-        if (size := path.stat().st_size) > MAX_FILE_BYTES:
-            raise UnsupportedImageError(f"expected at most {MAX_FILE_BYTES} bytes, found {size}")
-        return decode_radiograph(path.read_bytes())
+        if (size := path.stat().st_size) > policy.max_file_bytes:
+            raise UnsupportedImageError(f"expected at most {policy.max_file_bytes} bytes, found {size}")
+        return decode_radiograph(path.read_bytes(), policy)
     except OSError as error:
         raise UnreadableImageError(f"{path}: {error.strerror}") from error
     except InputError as error:
         raise type(error)(f"{path}: {error}") from error
 
 
-def decode_radiograph(content: bytes) -> Radiograph:
+def decode_radiograph(content: bytes, policy: ReadPolicy = DEFAULT_POLICY) -> Radiograph:
     """Decode a chest radiograph from the content of a DICOM, PNG or JPEG file.
+
+    A JPEG or PNG is turned as its EXIF orientation says: size, pixels and boxes are those of the image as displayed.
 
     Raises
     ------
@@ -49,9 +51,9 @@ def decode_radiograph(content: bytes) -> Radiograph:
         As :func:`read_radiograph`.
     """
     if content[128:132] == b"DICM":
-        return decode_dicom(content)
+        return decode_dicom(content, policy)
     if content.startswith(PNG_SIGNATURE):
-        return decode_png(content)
+        return decode_png(content, policy)
     if content.startswith(JPEG_SIGNATURE):
-        return decode_jpeg(content)
+        return decode_jpeg(content, policy)
     raise UnreadableImageError("expected PNG, JPEG, or DICOM with its DICM prefix (PS3.10 section 7.1); found neither")

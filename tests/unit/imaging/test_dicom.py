@@ -4,6 +4,8 @@ import logging
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,13 @@ import numpy.typing as npt
 import pydicom
 import pytest
 from pydicom import uid
+from pydicom.dataset import Dataset
 from pydicom.misc import warn_and_log
+from pydicom.sequence import Sequence
+from pydicom.sr.codedict import codes
 
 from crosseai.contract import InputError, UnreadableImageError, UnsupportedImageError
-from crosseai.imaging import decode_radiograph
+from crosseai.imaging import ReadPolicy, acceptance, decode_radiograph
 from crosseai.imaging.quiet import quiet_pydicom
 from tests.unit.imaging.conftest import MakeDicom
 
@@ -45,20 +50,23 @@ def test_accepted(make_dicom: MakeDicom, gradient: npt.NDArray[np.uint16], attri
     assert decode_radiograph(make_dicom(gradient, **attributes)).pixels.shape == gradient.shape
 
 
-def test_spelling_of_the_body_part_does_not_matter(make_dicom: MakeDicom, gradient: npt.NDArray[np.uint16]) -> None:
-    content = make_dicom(gradient).replace(b"CHEST ", b"Chest ")
-    assert decode_radiograph(content).metadata.body_part == "Chest"
+def test_spelling_does_not_matter(make_dicom: MakeDicom, gradient: npt.NDArray[np.uint16]) -> None:
+    content = make_dicom(gradient, ViewPosition="PA").replace(b"CHEST ", b"Chest ").replace(b"CS\2\0PA", b"CS\2\0pa")
+    metadata = decode_radiograph(content, ReadPolicy(views=("PA",))).metadata
+    assert (metadata.body_part, metadata.view_position) == ("Chest", "PA")
 
 
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [
         ({"Modality": "CT"}, "expected the modality CR, DX, RG, DR, found 'CT'"),
-        ({"Modality": None}, "expected the modality .*, found ''"),
+        ({"Modality": None}, "expected the modality .*, found none"),
         ({"BodyPartExamined": "HIP"}, "expected a chest, found the body part 'HIP'"),
-        ({"NumberOfFrames": 3}, "expected one frame, found 3"),
+        ({"ViewPosition": "LL"}, "expected the view PA or AP, found 'LL'"),
+        ({"PatientOrientation": ["A", "F"]}, "expected the view PA or AP, found 'LATERAL'"),
+        ({"NumberOfFrames": 3}, "expected one frame, found several"),
         ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, "found 'RGB'"),
-        ({"SamplesPerPixel": 3}, "found '3 samples a pixel'"),
+        ({"SamplesPerPixel": 3}, "found several samples a pixel"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "found 'PALETTE COLOR'"),
         ({"PresentationLUTShape": "INVERSE"}, "MONOCHROME2 and the Presentation LUT Shape 'INVERSE' contradict"),
         ({"PixelData": None}, "expected Pixel Data"),
@@ -92,11 +100,93 @@ def test_a_missing_attribute_is_named(make_dicom: MakeDicom, gradient: npt.NDArr
         decode_radiograph(make_dicom(gradient, **{keyword: None}))
 
 
-def test_a_transfer_syntax_that_would_inflate_is_refused_before_it_does(
-    make_dicom: MakeDicom, gradient: npt.NDArray[np.uint16]
+@pytest.mark.parametrize(
+    ("views", "view", "accepted"),
+    [
+        (("PA",), "AP", False),
+        (("LL", "RL"), "LL", True),
+        ((), "LL", True),
+        (("PA", "AP"), None, True),
+    ],
+)
+def test_the_caller_says_which_views_are_wanted(
+    make_dicom: MakeDicom, gradient: npt.NDArray[np.uint16], views: tuple[str, ...], view: str | None, accepted: bool
 ) -> None:
-    with pytest.raises(UnsupportedImageError, match=r"transfer syntax '1\.2\.840\.10008\.1\.2\.1\.99'"):
-        decode_radiograph(make_dicom(gradient, syntax=uid.DeflatedExplicitVRLittleEndian))
+    content = make_dicom(gradient, ViewPosition=view)
+    with nullcontext() if accepted else pytest.raises(UnsupportedImageError, match="expected the view"):
+        decode_radiograph(content, ReadPolicy(views=views))
+
+
+@pytest.mark.parametrize(
+    ("code", "scheme", "view"), [("R-10206", "SRT", "AP"), ("272479007", "SCT", "PA"), ("399067008", "SCT", "OTHER")]
+)
+def test_the_view_code_counts_where_there_is_no_view_position(
+    make_dicom: MakeDicom, gradient: npt.NDArray[np.uint16], code: str, scheme: str, view: str
+) -> None:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator = code, scheme
+    content = make_dicom(gradient, ViewCodeSequence=Sequence([item]))
+    assert decode_radiograph(content, ReadPolicy(views=())).metadata.view_position == view
+
+
+def test_the_codes_of_frontal_views_are_the_standards() -> None:
+    assert acceptance._FRONTAL_CODES[codes.cid4010.AnteroPosterior.value] == "AP"
+    assert acceptance._FRONTAL_CODES[codes.cid4010.PosteroAnterior.value] == "PA"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"ViewPosition": "PA"}, ()),
+        ({}, ("unknown view",)),
+        ({"ViewPosition": "PA", "BodyPartExamined": None}, ("unknown body part",)),
+        ({"ViewPosition": "AP", "BurnedInAnnotation": "YES"}, ("burned-in annotation",)),
+        ({"ViewPosition": "AP", "BurnedInAnnotation": "NO"}, ()),
+        ({"ViewPosition": "AP", "PresentationIntentType": "FOR PROCESSING"}, ("for processing",)),
+        (
+            {"BurnedInAnnotation": "YES", "BodyPartExamined": ""},
+            ("burned-in annotation", "unknown body part", "unknown view"),
+        ),
+    ],
+)
+def test_warnings(
+    make_dicom: MakeDicom, gradient: npt.NDArray[np.uint16], attributes: dict[str, Any], expected: tuple[str, ...]
+) -> None:
+    assert decode_radiograph(make_dicom(gradient, **attributes)).warnings == expected
+
+
+def test_unknown_transfer_syntaxes_are_named(make_dicom: MakeDicom, gradient: npt.NDArray[np.uint16]) -> None:
+    content = make_dicom(gradient, syntax=uid.MPEG2MPML, frame=bytes(10))
+    with pytest.raises(UnsupportedImageError, match="transfer syntax is not supported: 'MPEG2 Main Profile"):
+        decode_radiograph(content)
+    private = make_dicom(gradient).replace(uid.ExplicitVRLittleEndian.encode(), b"1.2.840.999.88.1.99")
+    with pytest.raises(UnsupportedImageError, match="transfer syntax is not supported: an unknown one"):
+        decode_radiograph(private)
+
+
+def test_deflated(make_dicom: MakeDicom, gradient: npt.NDArray[np.uint16]) -> None:
+    attributes = {"ViewPosition": "PA", "WindowCenter": 2000, "WindowWidth": 4000}
+    plain = decode_radiograph(make_dicom(gradient, **attributes))
+    deflated = decode_radiograph(make_dicom(gradient, syntax=uid.DeflatedExplicitVRLittleEndian, **attributes))
+    np.testing.assert_array_equal(deflated.pixels, plain.pixels)
+    assert deflated.warnings == plain.warnings
+    assert replace(deflated.metadata, transfer_syntax=plain.metadata.transfer_syntax) == plain.metadata
+
+
+def test_a_deflated_bomb_is_refused(make_dicom: MakeDicom, gradient: npt.NDArray[np.uint16]) -> None:
+    policy = ReadPolicy(max_pixels=gradient.size)
+    bomb = bytes(policy.max_file_bytes + 10**6)
+    content = make_dicom(gradient, syntax=uid.DeflatedExplicitVRLittleEndian, PixelData=bomb)
+    assert len(content) < 100_000
+    with pytest.raises(UnsupportedImageError, match="expected to inflate to at most"):
+        decode_radiograph(content, policy)
+
+
+def test_the_limit_on_pixels_is_the_callers(make_dicom: MakeDicom, gradient: npt.NDArray[np.uint16]) -> None:
+    content = make_dicom(gradient)
+    assert decode_radiograph(content, ReadPolicy(max_pixels=gradient.size)).pixels.size == gradient.size
+    with pytest.raises(UnsupportedImageError, match="expected 1 to 3071 pixels, found 64 x 48"):
+        decode_radiograph(content, ReadPolicy(max_pixels=gradient.size - 1))
 
 
 def test_cut_anywhere_a_file_gives_a_clean_error(make_dicom: MakeDicom, gradient: npt.NDArray[np.uint16]) -> None:

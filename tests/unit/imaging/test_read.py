@@ -1,5 +1,7 @@
 """Files, real and otherwise."""
 
+import os
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 
 from crosseai.contract import InputError, UnreadableImageError, UnsupportedImageError
-from crosseai.imaging import read, read_radiograph
+from crosseai.imaging import ReadPolicy, read_radiograph
 
 
 def test_content_counts_and_the_name_does_not(tmp_path: Path) -> None:
@@ -34,12 +36,25 @@ def test_folders_and_missing_files_are_unreadable(tmp_path: Path) -> None:
             read_radiograph(path)
 
 
-def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("start", [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", bytes(128) + b"DICM"])
+def test_a_huge_file_is_not_read(tmp_path: Path, start: bytes) -> None:
     path = tmp_path / "huge"
-    with path.open("wb") as file:
-        file.truncate(read.MAX_FILE_BYTES + 1)
-    with pytest.raises(UnsupportedImageError, match="expected at most"):
+    path.write_bytes(start)
+    os.truncate(path, 2**30)
+    tracemalloc.start()
+    with pytest.raises(UnsupportedImageError, match="expected at most 285212672 bytes, found 1073741824"):
         read_radiograph(path)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 2**20
+
+
+def test_the_limit_on_the_file_follows_the_limit_on_pixels(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    path.write_bytes(b"")
+    os.truncate(path, 20 * 2**20)
+    with pytest.raises(UnsupportedImageError, match="expected at most"):
+        read_radiograph(path, ReadPolicy(max_pixels=2**10))
 
 
 def files(folder: Path) -> Iterator[Path]:
