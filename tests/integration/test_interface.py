@@ -6,7 +6,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,17 @@ COMMAND = (sys.executable, "-m", "crosseai.client.cli")
 
 def invoke(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@contextmanager
+def started(*arguments: object) -> Iterator["subprocess.Popen[str]"]:
+    """A command beside the test, which does not outlive it."""
+    command = [*map(str, (*COMMAND, *arguments))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
@@ -36,26 +48,24 @@ def test_watching_a_drop_folder(tiny_server: str, tmp_path: Path, unused_port: i
     images, output = write_images(tmp_path / "images", 1), tmp_path / "out"
     complete = (write_images(tmp_path / "other", 1, first=1) / "0001.png").read_bytes()
     options = ("--watch", "--log-format", "json", "--metrics-port", unused_port, "--server", tiny_server)
-    process = subprocess.Popen(
-        [*map(str, (*COMMAND, "run", images, "--output", output, *options))],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
     shards = output / ".journal"
-    wait_for(lambda: len(list(shards.glob("*.jsonl"))) == 1, process)
-    late = images / "late.png"
-    late.write_bytes(complete[:500])
-    for end in range(600, len(complete) + 100, 100):
-        time.sleep(0.3)
-        late.write_bytes(complete[:end])
-    wait_for(lambda: len(list(shards.glob("*.jsonl"))) == 2, process)
-    with urllib.request.urlopen(f"http://127.0.0.1:{unused_port}/metrics") as answer:
-        lines = answer.read().decode().splitlines()
-    assert {"crosseai_files_done 2", "crosseai_files_failed 0", "crosseai_servers_up 1"} <= set(lines)
-    assert any(line.startswith('crosseai_stage_seconds_total{stage="decode"} 0.') for line in lines)
-    process.send_signal(number)
-    stdout, stderr = process.communicate(timeout=30)
+
+    def metrics() -> set[str]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{unused_port}/metrics") as answer:
+            return set(answer.read().decode().splitlines())
+
+    with started("run", images, "--output", output, *options) as process:
+        wait_for(lambda: len(list(shards.glob("*.jsonl"))) == 1, process)
+        late = images / "late.png"
+        late.write_bytes(complete[:500])
+        for end in range(600, len(complete) + 100, 100):
+            time.sleep(0.3)
+            late.write_bytes(complete[:end])
+        wait_for(lambda: "crosseai_files_done 2" in metrics(), process)
+        assert {"crosseai_files_failed 0", "crosseai_servers_up 1"} <= metrics()
+        assert any(line.startswith('crosseai_stage_seconds_total{stage="decode"} 0.') for line in metrics())
+        process.send_signal(number)
+        stdout, stderr = process.communicate(timeout=30)
     assert process.returncode == 0, stderr
     assert "2 scored, 0 failed" in stdout
     assert paths(output) == ["0000.png", "late.png"]

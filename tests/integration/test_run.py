@@ -84,15 +84,26 @@ def assert_nothing_is_left(tree: set[int]) -> None:
         time.sleep(0.1)
 
 
-def test_results_equal_a_direct_call(server: str, small_model: Path, phantoms: Path, tmp_path: Path) -> None:
-    """Probabilities, boxes and scores are those of ONNX Runtime and the box algorithm called by hand."""
-    summary = score_directory(phantoms / "images", tmp_path, server=server, explain="top:2", batch_size=5)
+@pytest.mark.parametrize("explain", ["top:2", "positive"])
+def test_results_equal_a_direct_call(
+    server: str, small_model: Path, phantoms: Path, tmp_path: Path, explain: str
+) -> None:
+    """Probabilities, boxes and scores are those of ONNX Runtime and the box algorithm called by hand, image by image.
+
+    For positive diseases, too, which the client asks for in a second request, several images at a time.
+    """
+    summary = score_directory(phantoms / "images", tmp_path, server=server, explain=explain, batch_size=5)
     spec, session = ModelSpec.load(small_model), ort.InferenceSession(small_model / "model.onnx")
     found = {(row["image_id"], row["disease"]): row for row in rows(tmp_path, "boxes")}
     assert summary.counts.scored == len(rows(tmp_path)) == 12
     for row in rows(tmp_path):
         radiograph = read_radiograph(phantoms / "images" / row["path"])
         feed = {"image": preprocess(radiograph, spec)[None], "targets": np.full((1, 2), -1, np.int64)}
+        if explain == "positive":
+            (logits,) = session.run(["logits"], feed)
+            feed["targets"] = np.argwhere(spec.positive(spec.probabilities(logits))[0]).T
+            if not feed["targets"].size:
+                continue
         names = ["logits", "explained", "heatmaps", "gradient_maps"]
         logits, explained, heatmaps, gradient_maps = session.run(names, feed)
         calibrated = logits[0].astype(np.float64) * spec.calibration_slopes + spec.calibration_intercepts
@@ -106,6 +117,7 @@ def test_results_equal_a_direct_call(server: str, small_model: Path, phantoms: P
                 assert (one["x0"], one["y0"], one["x1"], one["y1"]) == expected
                 assert one["score"] == pytest.approx(score, rel=1e-4)
     assert not found
+    assert summary.counts.boxes > 0
 
 
 def test_explain_choices(server: str, phantoms: Path, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Score radiographs on a Triton server, and evaluate the boxes."""
 
+from crosseai.client.credentials import Credentials
 from crosseai.client.evaluation import LocalisationTable, evaluate_boxes
 from crosseai.client.run import Progress, RunSummary
 from crosseai.client.scoring import score_directory
 
-__all__ = ["LocalisationTable", "Progress", "RunSummary", "evaluate_boxes", "score_directory"]
+__all__ = ["Credentials", "LocalisationTable", "Progress", "RunSummary", "evaluate_boxes", "score_directory"]

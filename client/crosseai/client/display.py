@@ -27,26 +27,8 @@ Show: TypeAlias = Callable[[Progress], None]
 @contextmanager
 def display(log_format: LogFormat) -> Iterator[Show]:
     """Show progress on standard error: a bar on a terminal, else a line now and then, as text or as JSON."""
-    if log_format == "text" and sys.stderr.isatty():
-        with _bar() as show:
-            yield show
-        return
-    began = shown_at = time.monotonic()
-    first: int | None = None
-    last: Progress | None = None
-
-    def show(progress: Progress) -> None:
-        nonlocal shown_at, first, last
-        last, first = progress, progress.done if first is None else first
-        if time.monotonic() - shown_at >= LINE_EVERY_S:
-            shown_at = time.monotonic()
-            click.echo(_line(progress, (progress.done - first) / (shown_at - began), log_format), err=True)
-
-    try:
+    with _bar() if log_format == "text" and sys.stderr.isatty() else _lines(log_format) as show:
         yield show
-    finally:
-        if last is not None and first is not None:
-            click.echo(_line(last, (last.done - first) / (time.monotonic() - began), log_format), err=True)
 
 
 @contextmanager
@@ -107,6 +89,30 @@ def _bar() -> Iterator[Show]:
         yield lambda p: bar.update(
             task, completed=p.done, total=p.total, failed=p.failed, servers=_servers(p.servers_up, p.servers)
         )
+
+
+@contextmanager
+def _lines(log_format: LogFormat) -> Iterator[Show]:
+    began = shown_at = time.monotonic()
+    first: int | None = None
+    last: Progress | None = None
+
+    def echo(progress: Progress, done_before: int) -> None:
+        rate = (progress.done - done_before) / (time.monotonic() - began)
+        click.echo(_line(progress, rate, log_format), err=True)
+
+    def show(progress: Progress) -> None:
+        nonlocal shown_at, first, last
+        last, first = progress, progress.done if first is None else first
+        if time.monotonic() - shown_at >= LINE_EVERY_S:
+            shown_at = time.monotonic()
+            echo(progress, first)
+
+    try:
+        yield show
+    finally:
+        if last is not None and first is not None:
+            echo(last, first)
 
 
 def _servers(up: int, count: int) -> str:
