@@ -2,12 +2,15 @@
 
 import io
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from pydicom import uid
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
@@ -19,7 +22,10 @@ MakeDicom = Callable[..., bytes]
 
 @pytest.fixture(scope="session")
 def make_dicom() -> MakeDicom:
-    """Content of a DICOM file with the given pixels; keywords set, or with None remove, attributes."""
+    """Content of a DICOM file with the given pixels; keywords set, or with None remove, attributes.
+
+    ``elements`` are attributes by keyword, with whatever VR and value.
+    """
 
     def make(
         pixels: npt.NDArray[Any],
@@ -27,6 +33,7 @@ def make_dicom() -> MakeDicom:
         transform: Transform | None = None,
         syntax: str = uid.ExplicitVRLittleEndian,
         frame: bytes | None = None,
+        elements: Mapping[str, tuple[str, str]] = MappingProxyType({}),
         **attributes: Any,
     ) -> bytes:
         dataset = Dataset()
@@ -55,6 +62,9 @@ def make_dicom() -> MakeDicom:
         for keyword, value in {**standard, **(_attributes(transform) if transform else {}), **attributes}.items():
             if value is not None:
                 setattr(dataset, keyword, value)
+        for keyword, (vr, value) in elements.items():
+            tag = tag_for_keyword(keyword)
+            dataset[tag] = DataElement(tag, vr, value)
         dataset["PixelData"].VR = "OB" if frame is not None else "OW"
         dataset["PixelData"].is_undefined_length = frame is not None
         stream = io.BytesIO()

@@ -1,15 +1,18 @@
 """The grayscale transform against a per-pixel oracle written from the standard."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pydicom
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
 from crosseai.contract import ModelSpec, UnreadableImageError, UnsupportedImageError
-from crosseai.imaging import decode_radiograph, preprocess
+from crosseai.imaging import ReadPolicy, decode_radiograph, preprocess, read_radiograph
 from tests.oracles.grayscale import Lut, Transform, displayed_shares
 from tests.unit.imaging.conftest import MakeDicom
 
@@ -119,6 +122,55 @@ def test_the_first_of_several_windows_counts(make_dicom: MakeDicom, gradient: np
         make_dicom(gradient, transform=Transform(12), WindowCenter=[1000, 2000], WindowWidth=[500, 4096])
     )
     np.testing.assert_array_equal(two.pixels, one.pixels)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_window_can_be_chosen(make_dicom: MakeDicom, gradient: npt.NDArray[np.uint16], number: int) -> None:
+    centers, widths = [1000, 2000, 3000], [500, 4096, 100]
+    expected = decode_radiograph(
+        make_dicom(gradient, transform=Transform(12, window=(centers[number - 1], widths[number - 1])))
+    )
+    several = make_dicom(gradient, transform=Transform(12), WindowCenter=centers, WindowWidth=widths)
+    chosen = decode_radiograph(several, ReadPolicy(window=number))
+    np.testing.assert_array_equal(chosen.pixels, expected.pixels)
+
+
+def test_a_chosen_window_counts_more_than_a_lookup_table(
+    make_dicom: MakeDicom, gradient: npt.NDArray[np.uint16]
+) -> None:
+    lut = Lut(first=0, bits=8, entries=tuple(range(255, -1, -1)))
+    content = make_dicom(gradient, transform=Transform(12, voi_lut=lut, window=(1000, 500)))
+    window = decode_radiograph(make_dicom(gradient, transform=Transform(12, window=(1000, 500)))).pixels
+    table = decode_radiograph(make_dicom(gradient, transform=Transform(12, voi_lut=lut))).pixels
+    np.testing.assert_array_equal(decode_radiograph(content).pixels, table)
+    np.testing.assert_array_equal(decode_radiograph(content, ReadPolicy(window=1)).pixels, window)
+
+
+@pytest.mark.parametrize("number", [2, 9])
+def test_a_chosen_window_that_is_not_there_is_an_error(
+    make_dicom: MakeDicom, gradient: npt.NDArray[np.uint16], number: int
+) -> None:
+    content = make_dicom(gradient, transform=Transform(12, window=(1000, 500)))
+    with pytest.raises(UnsupportedImageError, match=f"expected a window {number}, found none"):
+        decode_radiograph(content, ReadPolicy(window=number))
+
+
+def test_pydicom_displays_real_files_alike(shared_data: Path) -> None:
+    """Its functions for the same steps, on whole arrays; it knows neither padding nor files without a window."""
+    compared = 0
+    for path in sorted((shared_data / "dicom" / "chest").iterdir()):
+        dataset = pydicom.dcmread(path)
+        if "WindowCenter" not in dataset and "VOILUTSequence" not in dataset:
+            continue
+        modality = apply_modality_lut(dataset.pixel_array, dataset)
+        shown = apply_voi_lut(modality, dataset).astype(float)
+        if dataset.PhotometricInterpretation == "MONOCHROME1":
+            shown = 2**dataset.BitsStored - 1 - shown
+        radiograph = read_radiograph(path)
+        top = 2**dataset.BitsStored - 1
+        np.testing.assert_allclose(radiograph.pixels / 65535, shown / top, atol=1.5 / top, err_msg=path.name)
+        compared += 1
+    assert compared == 3
 
 
 @pytest.mark.parametrize("width", [0, 1, -5])

@@ -1,6 +1,7 @@
 """PNG and JPEG of every kind."""
 
 import io
+import resource
 import struct
 import zlib
 from typing import Any
@@ -11,8 +12,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from crosseai.contract import UnreadableImageError, UnsupportedImageError
-from crosseai.imaging import decode_radiograph, to_display
+from crosseai.contract import ModelSpec, UnreadableImageError, UnsupportedImageError
+from crosseai.imaging import ReadPolicy, box_to_image_px, decode_radiograph, preprocess, to_display
 
 RAMP = np.arange(40 * 60, dtype=np.uint16).reshape(40, 60)
 GRAY = (RAMP % 256).astype(np.uint8)
@@ -78,12 +79,40 @@ def test_jpeg_gray_and_colour(colour: bool) -> None:
     assert radiograph.metadata.source_format == "jpeg"
 
 
-@pytest.mark.parametrize(("orientation", "turned"), [(3, np.rot90(GRAY, 2)), (6, np.rot90(GRAY, -1))])
-def test_exif_orientation_turns_a_jpeg_upright(orientation: int, turned: npt.NDArray[np.uint8]) -> None:
+TURNED = {
+    1: lambda pixels: pixels,
+    2: np.fliplr,
+    3: lambda pixels: np.rot90(pixels, 2),
+    4: np.flipud,
+    5: np.transpose,
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: np.rot90(np.transpose(pixels), 2),
+    8: np.rot90,
+}
+"""Image as displayed, by EXIF orientation (CIPA DC-008, section 4.6.5)."""
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_exif_orientation_turns_an_image_upright(kind: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    radiograph = decode_radiograph(saved(Image.fromarray(GRAY), "JPEG", quality=100, exif=exif))
-    np.testing.assert_allclose(radiograph.pixels.astype(int), turned, atol=3)
+    radiograph = decode_radiograph(saved(Image.fromarray(GRAY), kind, quality=100, exif=exif))
+    np.testing.assert_allclose(radiograph.pixels.astype(int), TURNED[orientation](GRAY), atol=3)
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+def test_boxes_are_in_pixels_of_the_image_as_displayed(orientation: int) -> None:
+    pixels = np.zeros((400, 600), np.uint8)
+    pixels[40:120, 300:450] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    radiograph = decode_radiograph(saved(Image.fromarray(pixels), "PNG", exif=exif))
+    rows, columns = np.nonzero(preprocess(radiograph, ModelSpec(input_size=200))[0] > 127)
+    box = (int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1)
+    rows, columns = np.nonzero(TURNED[orientation](pixels))
+    expected = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    np.testing.assert_allclose(box_to_image_px(box, 200, radiograph.height, radiograph.width), expected, atol=3)
 
 
 def test_cmyk_jpeg_is_refused() -> None:
@@ -108,6 +137,33 @@ def test_a_corrupt_png_is_unreadable() -> None:
 def test_a_bomb_is_refused_by_its_header() -> None:
     with pytest.raises(UnsupportedImageError, match="found 60000 x 60000"):
         decode_radiograph(png_header_only(60000, 60000))
+
+
+def test_a_bomb_is_not_decompressed() -> None:
+    """The whole file is valid: 400 million pixels in 400 kB."""
+    side = 20_000
+    compress = zlib.compressobj()
+    content = b"".join(compress.compress(bytes(1 + side)) for _ in range(side)) + compress.flush()
+    chunk = struct.pack(">I", len(content)) + b"IDAT" + content + struct.pack(">I", zlib.crc32(b"IDAT" + content))
+    bomb = png_header_only(side, side) + chunk + bytes(4) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UnsupportedImageError, match="expected 1 to 67108864 pixels, found 20000 x 20000"):
+        decode_radiograph(bomb)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
+
+
+@pytest.mark.parametrize("content", [png(GRAY), saved(Image.fromarray(GRAY), "JPEG")], ids=["png", "jpeg"])
+def test_the_limit_on_pixels_is_the_callers(content: bytes) -> None:
+    assert decode_radiograph(content, ReadPolicy(max_pixels=GRAY.size)).pixels.size == GRAY.size
+    with pytest.raises(UnsupportedImageError, match="expected 1 to 2399 pixels, found 60 x 40"):
+        decode_radiograph(content, ReadPolicy(max_pixels=GRAY.size - 1))
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_sixteen_bit_colour_png_keeps_its_depth(channels: int) -> None:
+    radiograph = decode_radiograph(png(np.dstack([RAMP + 1000] * 3 + [np.full_like(RAMP, 65535)])[:, :, :channels]))
+    np.testing.assert_allclose(radiograph.pixels.astype(int), RAMP + 1000, atol=1)
+    assert radiograph.pixels.dtype == np.uint16
 
 
 def test_a_blank_image_is_refused() -> None:
