@@ -102,6 +102,7 @@ class Localizer:
             probabilities=dict(zip(classes, probabilities.tolist(), strict=True)),
             positive=dict(zip(classes, self.spec.positive(probabilities).tolist(), strict=True)),
             findings=tuple(finding for finding, _ in findings),
+            warnings=image.warnings,
         )
         return ScoredImage(result, image.radiograph, tuple(maps for _, maps in findings))
 

@@ -106,4 +106,5 @@ def _from_line(line: str) -> Entry:
         )
         for finding in fields["findings"]
     )
+    fields["warnings"] = tuple(fields["warnings"])
     return Entry(ImageResult(**fields), replaces)

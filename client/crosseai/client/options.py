@@ -1,4 +1,4 @@
-"""Command-line options that say which servers to ask, and how."""
+"""Command-line options that belong together: which servers to ask and how, and how radiographs are read."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from crosseai.client.credentials import TOKEN_VARIABLE, Credentials, read_token
+from crosseai.imaging import DEFAULT_POLICY, ReadPolicy
 
 _FILE = click.Path(path_type=Path)
 
@@ -51,5 +52,49 @@ def server_options(command: Callable[..., None]) -> Callable[..., None]:
         command(credentials=credentials, **arguments)
 
     for option in reversed(_OPTIONS):
+        wrapper = option(wrapper)
+    return wrapper
+
+
+_READ_OPTIONS = (
+    click.option(
+        "--views",
+        default=",".join(DEFAULT_POLICY.views),
+        show_default=True,
+        help="Accepted views of DICOM files, separated by commas; any: all of them. A file that states none is scored "
+        "with a warning.",
+    ),
+    click.option(
+        "--window",
+        type=int,
+        help="Which of a DICOM file's windows is shown, from 1; files without it fail.  "
+        "[default: the VOI LUT, else the first window]",
+    ),
+    click.option(
+        "--max-pixels",
+        default=DEFAULT_POLICY.max_pixels,
+        show_default=True,
+        help="Greatest number of pixels that is decoded; larger images fail.",
+    ),
+    click.option(
+        "--with-identifiers",
+        is_flag=True,
+        help="Name patient, study and image in errors.jsonl. Without it nothing that is written does.",
+    ),
+)
+
+
+def read_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options; the command gets ``reading``, a function that gives the :class:`ReadPolicy`."""
+
+    @wraps(command)
+    def wrapper(*, views: str, window: int | None, max_pixels: int, with_identifiers: bool, **arguments: Any) -> None:
+        def reading() -> ReadPolicy:
+            accepted = () if views == "any" else tuple(view.strip() for view in views.split(","))
+            return ReadPolicy(accepted, window, max_pixels, with_identifiers)
+
+        command(reading=reading, **arguments)
+
+    for option in reversed(_READ_OPTIONS):
         wrapper = option(wrapper)
     return wrapper

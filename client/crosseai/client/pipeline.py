@@ -21,6 +21,7 @@ from crosseai.client.inference import Inference
 from crosseai.client.meter import Meter
 from crosseai.client.prepare import MovedImage, Prepared, PreparedImage, prepare
 from crosseai.contract import ImageResult
+from crosseai.imaging import DEFAULT_POLICY, ReadPolicy
 
 GROUP_BATCHES = 8
 """Batches in a group: enough that the few positive images of a group fill batches of their own."""
@@ -53,6 +54,8 @@ class Pipeline:
         Free places for files being decoded.
     earlier
         Gives the result of a file that was moved; see :func:`crosseai.client.prepare.prepare`.
+    reading
+        Which radiographs are accepted and how they are shown.
     keep_radiographs
         Whether outcomes carry the original pixels.
     patience_s
@@ -67,6 +70,7 @@ class Pipeline:
     batch_size: int
     decoders: asyncio.Semaphore
     earlier: Callable[[str, str], ImageResult | None] = lambda _, __: None
+    reading: ReadPolicy = DEFAULT_POLICY
     keep_radiographs: bool = False
     patience_s: float | None = None
 
@@ -91,7 +95,12 @@ class Pipeline:
     def _prepared(self, path: Path) -> Prepared:
         spec = self.localizer.spec
         return prepare(
-            path, name_of(path, self.directory), spec, earlier=self.earlier, keep_radiograph=self.keep_radiographs
+            path,
+            name_of(path, self.directory),
+            spec,
+            earlier=self.earlier,
+            reading=self.reading,
+            keep_radiograph=self.keep_radiographs,
         )
 
     async def _score(self, group: Sequence[Prepared]) -> list[Outcome]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from crosseai.client.discovery import image_id
 from crosseai.contract import ImageFailure, ImageResult, InputError, ModelSpec, Stage, UnreadableImageError
-from crosseai.imaging import Radiograph, preprocess, read_radiograph
+from crosseai.imaging import DEFAULT_POLICY, Radiograph, ReadPolicy, preprocess, read_radiograph
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,8 @@ class PreparedImage:
         Size of the original image in pixels.
     model_input
         uint8 ``[1,S,S]``.
+    warnings
+        What deserves a look, as :class:`crosseai.imaging.Radiograph` says it.
     radiograph
         The original image, where pictures of it are wanted.
     """
@@ -36,7 +38,8 @@ class PreparedImage:
     height: int
     width: int
     model_input: npt.NDArray[np.uint8]
-    radiograph: Radiograph | None
+    warnings: tuple[str, ...] = ()
+    radiograph: Radiograph | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ def prepare(
     spec: ModelSpec,
     *,
     earlier: Callable[[str, str], ImageResult | None] = lambda _, __: None,
+    reading: ReadPolicy = DEFAULT_POLICY,
     keep_radiograph: bool = False,
 ) -> Prepared:
     """Read and preprocess one file; what cannot be scored becomes a failure, never an exception.
@@ -78,6 +82,8 @@ def prepare(
         Gives the model's input.
     earlier
         Gives the result of a file with this ``image_id`` that is no longer where it was, if it holds for this name.
+    reading
+        What is accepted and how it is shown.
     keep_radiograph
         Whether the original pixels are needed later.
     """
@@ -86,11 +92,12 @@ def prepare(
         content = image_id(path)
         if known := earlier(content, name):
             return MovedImage(replace(known, path=name), moved_from=known.path)
-        radiograph = read_radiograph(path)
+        radiograph = read_radiograph(path, reading)
         stage = "preprocess"
         model_input = preprocess(radiograph, spec)
         height, width = radiograph.pixels.shape
-        return PreparedImage(name, content, height, width, model_input, radiograph if keep_radiograph else None)
+        kept = radiograph if keep_radiograph else None
+        return PreparedImage(name, content, height, width, model_input, radiograph.warnings, kept)
     except InputError as error:
         return failure(name, error, stage)
     except Exception as error:

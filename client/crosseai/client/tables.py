@@ -33,6 +33,7 @@ def predictions_schema(spec: ModelSpec) -> pa.Schema:
             ("model_version", pa.string()),
             *((f"p_{disease}", pa.float32()) for disease in spec.classes),
             *((f"positive_{disease}", pa.bool_()) for disease in spec.classes),
+            ("warnings", pa.string()),
         ]
     )
 
@@ -55,12 +56,13 @@ def boxes_schema(model_version: str, preset: str) -> pa.Schema:
 
 @dataclass(frozen=True, slots=True)
 class TableCounts:
-    """Contents of the tables: rows, and images called positive for each disease."""
+    """Contents of the tables: rows, images called positive for each disease, and images with each warning."""
 
     scored: int
     failed: int
     boxes: int
     positive: Mapping[str, int]
+    warned: Mapping[str, int]
 
 
 def write_tables(
@@ -75,6 +77,7 @@ def write_tables(
     """
     predictions, findings = predictions_schema(spec), boxes_schema(model_version, boxes.preset)
     counts: Counter[str] = Counter()
+    warned: Counter[str] = Counter()
     positive = Counter(dict.fromkeys(spec.classes, 0))
     with ExitStack() as files:
         write_predictions = files.enter_context(_table_writer(folder / PREDICTIONS, predictions))
@@ -89,7 +92,8 @@ def write_tables(
             errors.writelines(json.dumps(asdict(failure)) + "\n" for failure in failures)
             counts.update(scored=len(results), failed=len(failures), boxes=len(rows))
             positive.update(disease for result in results for disease, called in result.positive.items() if called)
-    return TableCounts(counts["scored"], counts["failed"], counts["boxes"], dict(positive))
+            warned.update(warning for result in results for warning in result.warnings)
+    return TableCounts(counts["scored"], counts["failed"], counts["boxes"], dict(positive), dict(warned))
 
 
 @contextmanager
@@ -135,6 +139,7 @@ def _prediction_row(result: ImageResult) -> dict[str, object]:
         "model_version": result.model_version,
         **{f"p_{disease}": probability for disease, probability in result.probabilities.items()},
         **{f"positive_{disease}": positive for disease, positive in result.positive.items()},
+        "warnings": "; ".join(result.warnings),
     }
 
 

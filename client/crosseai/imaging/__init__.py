@@ -4,12 +4,13 @@ Panels are in ``crosseai.imaging.panel``, which imports Matplotlib: half a secon
 """
 
 from crosseai.imaging.overlay import draw_overlay
-from crosseai.imaging.policy import ReadPolicy
+from crosseai.imaging.policy import DEFAULT_POLICY, ReadPolicy
 from crosseai.imaging.preprocess import box_to_image_px, preprocess, to_display
 from crosseai.imaging.radiograph import Radiograph, RadiographMetadata
 from crosseai.imaging.read import decode_radiograph, read_radiograph
 
 __all__ = [
+    "DEFAULT_POLICY",
     "Radiograph",
     "RadiographMetadata",
     "ReadPolicy",

@@ -58,6 +58,8 @@ class ImageResult:
         Whether each class reaches its operating point.
     findings
         The explained classes.
+    warnings
+        What deserves a look before the result is used, in fixed words that never name the patient.
     """
 
     image_id: str
@@ -68,6 +70,7 @@ class ImageResult:
     probabilities: Mapping[str, float]
     positive: Mapping[str, bool]
     findings: tuple[Finding, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

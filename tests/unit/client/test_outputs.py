@@ -1,5 +1,6 @@
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.csv as pa_csv
@@ -76,14 +77,17 @@ def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
 
 
 def test_tables(tmp_path: Path) -> None:
-    counts = write_tables(tmp_path, [[result("a.png"), FAILED], [result("c.png")]], SPEC, "3", BoxParameters())
+    warned = replace(result("c.png"), warnings=("burned-in annotation", "unknown view"))
+    counts = write_tables(tmp_path, [[result("a.png"), FAILED], [warned]], SPEC, "3", BoxParameters())
     assert (counts.scored, counts.failed, counts.boxes) == (2, 1, 2)
     assert counts.positive == {"Mass": 2, "Nodule": 0}
+    assert counts.warned == {"burned-in annotation": 1, "unknown view": 1}
     predictions = pq.read_table(tmp_path / "predictions.parquet")
     assert predictions.column_names == [
         *("image_id", "path", "width", "height", "model_version"),
-        *("p_Mass", "p_Nodule", "positive_Mass", "positive_Nodule"),
+        *("p_Mass", "p_Nodule", "positive_Mass", "positive_Nodule", "warnings"),
     ]
+    assert predictions["warnings"].to_pylist() == ["", "burned-in annotation; unknown view"]
     assert predictions["path"].to_pylist() == ["a.png", "c.png"]
     boxes = pq.read_table(tmp_path / "boxes.parquet")
     assert boxes.to_pylist()[0] == {
