@@ -74,6 +74,7 @@ def to_display_values(
     return displayed
 
 
+@np.errstate(over="ignore", invalid="ignore")  # numbers beyond all sense are refused below
 def _display_table(native: npt.NDArray[Any], dataset: Dataset, window: int | None) -> npt.NDArray[Any]:
     """Display value of every value of ``native``'s dtype: uint8 or uint16, shape ``(256,)`` or ``(65536,)``."""
     bits, signed = dataset.BitsStored, dataset.PixelRepresentation
@@ -93,6 +94,8 @@ def _display_table(native: npt.NDArray[Any], dataset: Dataset, window: int | Non
     inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
     shares = (white - values if inverted else values - black) / ((white - black) or 1)
     shares[padding] = 0
+    if not np.isfinite(shares).all():
+        raise ValueError("expected finite numbers")
     dtype = np.uint8 if of_interest is None and bits <= 8 else np.uint16
     displayed: npt.NDArray[Any] = np.rint(np.clip(shares, 0, 1) * np.iinfo(dtype).max).astype(dtype)[counted]
     return displayed
@@ -121,8 +124,7 @@ def _values_of_interest(
         return None
     center, width = center_and_width
     if function == "SIGMOID":
-        with np.errstate(over="ignore"):
-            return 1 / (1 + np.exp(-4 * (values - center) / width)), 0.0, 1.0
+        return 1 / (1 + np.exp(-4 * (values - center) / width)), 0.0, 1.0
     if function == "LINEAR":
         center, width = center - 0.5, width - 1
     return values, center - width / 2, center + width / 2

@@ -203,3 +203,22 @@ def test_a_malformed_lookup_table_is_an_error(make_dicom: MakeDicom, gradient: n
     transform = Transform(12, voi_lut=Lut(first=0, bits=40, entries=(0, 1)))
     with pytest.raises(UnreadableImageError, match="grayscale transform is malformed"):
         decode_radiograph(make_dicom(gradient, transform=transform))
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {"WindowCenter": "nan", "WindowWidth": "100"},
+        {"WindowCenter": "100", "WindowWidth": "inf"},
+        {"RescaleSlope": "nan"},
+        {"RescaleSlope": "1e308"},
+        {"RescaleIntercept": "-inf"},
+        {"RescaleSlope": "1e308", "WindowCenter": "0", "WindowWidth": "1e308"},
+    ],
+)
+def test_numbers_that_are_none_are_an_error(
+    make_dicom: MakeDicom, gradient: npt.NDArray[np.uint16], elements: dict[str, str]
+) -> None:
+    content = make_dicom(gradient, elements={keyword: ("LO", value) for keyword, value in elements.items()})
+    with pytest.raises(UnreadableImageError, match="grayscale transform is malformed"):
+        decode_radiograph(content)
