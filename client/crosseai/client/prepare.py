@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from crosseai.client.discovery import image_id
 from crosseai.contract import ImageFailure, ImageResult, InputError, ModelSpec, Stage, UnreadableImageError
-from crosseai.imaging import DEFAULT_POLICY, Radiograph, ReadPolicy, preprocess, read_radiograph
+from crosseai.imaging import DEFAULT_POLICY, Radiograph, ReadPolicy, preprocess, read_radiograph, require_readable
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,7 @@ def prepare(
     """
     stage: Stage = "read"
     try:
+        require_readable(path, reading)
         content = image_id(path)
         if known := earlier(content, name):
             return MovedImage(replace(known, path=name), moved_from=known.path)

@@ -7,7 +7,7 @@ from crosseai.imaging.overlay import draw_overlay
 from crosseai.imaging.policy import DEFAULT_POLICY, ReadPolicy
 from crosseai.imaging.preprocess import box_to_image_px, preprocess, to_display
 from crosseai.imaging.radiograph import Radiograph, RadiographMetadata
-from crosseai.imaging.read import decode_radiograph, read_radiograph
+from crosseai.imaging.read import decode_radiograph, read_radiograph, require_readable
 
 __all__ = [
     "DEFAULT_POLICY",
@@ -19,5 +19,6 @@ __all__ = [
     "draw_overlay",
     "preprocess",
     "read_radiograph",
+    "require_readable",
     "to_display",
 ]

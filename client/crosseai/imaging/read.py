@@ -28,16 +28,31 @@ def read_radiograph(path: str | Path, policy: ReadPolicy = DEFAULT_POLICY) -> Ra
         If it is not one grayscale chest radiograph of a size that can be scored.
     """
     path = Path(path)
+    require_readable(path, policy)
     try:
-        if not path.is_file():
-            raise UnreadableImageError("expected a regular file")
-        if (size := path.stat().st_size) > policy.max_file_bytes:
-            raise UnsupportedImageError(f"expected at most {policy.max_file_bytes} bytes, found {size}")
         return decode_radiograph(path.read_bytes(), policy)
     except OSError as error:
         raise UnreadableImageError(f"{path}: {error.strerror}") from error
     except InputError as error:
         raise type(error)(f"{path}: {error}") from error
+
+
+def require_readable(path: Path, policy: ReadPolicy = DEFAULT_POLICY) -> None:
+    """Refuse what is no regular file or too large a one, before a byte of it is read.
+
+    Raises
+    ------
+    UnreadableImageError, UnsupportedImageError
+        As :func:`read_radiograph`.
+    """
+    try:
+        if not path.is_file():
+            raise UnreadableImageError(f"{path}: expected a regular file")
+        size = path.stat().st_size
+    except OSError as error:
+        raise UnreadableImageError(f"{path}: {error.strerror}") from error
+    if size > policy.max_file_bytes:
+        raise UnsupportedImageError(f"{path}: expected at most {policy.max_file_bytes} bytes, found {size}")
 
 
 def decode_radiograph(content: bytes, policy: ReadPolicy = DEFAULT_POLICY) -> Radiograph:
