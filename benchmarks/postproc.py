@@ -96,12 +96,33 @@ def compare_with_opencv(maps: Maps) -> tuple[float, float]:
 
 
 def speed_rows() -> Iterator[str]:
-    """Markdown rows: maps, size, OpenCV, localize, ratio."""
+    """Markdown rows: maps, size, OpenCV, localize, ratio, nanoseconds a pixel."""
     cases = [*real_maps(), *(case for side in (224, 512, 1024) for case in synthetic_maps(side))]
     for name, maps in cases:
         height, width = maps[1].shape[1:]
         opencv, ours = compare_with_opencv(maps)
-        yield f"| {name} | {width} x {height} | {opencv:.0f} | {ours:.0f} | {ours / opencv:.2f} |"
+        per_pixel = ours * 1e3 / (width * height)
+        yield f"| {name} | {width} x {height} | {opencv:.0f} | {ours:.0f} | {ours / opencv:.2f} | {per_pixel:.1f} |"
+
+
+def keyword_rows(maps: Maps) -> Iterator[str]:
+    """Markdown rows: keywords, microseconds a map."""
+    cases: list[dict[str, Any]] = [
+        {},
+        {"gradient_percentile": 99.0},
+        {"gradient_power": 0.5},
+        {"gradient_sigma": 0.03},
+        {"closing": 0.02},
+        {"candidates": "components"},
+        {"candidates": "all"},
+    ]
+    calls = {", ".join(f"`{name}={value!r}`" for name, value in case.items()) or "the paper's": case for case in cases}
+    seconds = least_seconds(
+        {name: lambda case=case: postproc.localize(*maps, threads=1, **case) for name, case in calls.items()},
+        rounds=40,
+    )
+    for name, value in seconds.items():
+        yield f"| {name} | {value / len(maps[0]) * 1e6:.0f} |"
 
 
 def thread_rows(maps: Maps) -> Iterator[str]:
@@ -155,9 +176,15 @@ def main(output: Path) -> None:
         f"`localize` does everything (batch of {BATCH}, up to 8 candidates); OpenCV only steps 1 to 4."
         " Heat maps are 7 x 7, gradient maps uint8.",
         "",
-        "| maps | size | OpenCV, steps 1-4 | localize, all steps | ratio |",
-        "|---|---|---|---|---|",
+        "| maps | size | OpenCV, steps 1-4 | localize, all steps | ratio | ns a pixel |",
+        "|---|---|---|---|---|---|",
         *speed_rows(),
+        "",
+        "## What keywords beyond the paper cost, guided gradients of phantoms, microseconds a map",
+        "",
+        "| keywords | microseconds a map |",
+        "|---|---|",
+        *keyword_rows(dict(real_maps())["guided gradients, phantoms"]),
         "",
         "## Plain NumPy and Python (the oracle), smooth blobs, 224 x 224",
         "",

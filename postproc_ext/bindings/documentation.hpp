@@ -22,8 +22,8 @@ gradient_positive
     Only positive gradients count, for float32 maps, which have a sign. Not in the paper, like all that follows but for
     ``max_candidates`` and ``min_area``; gradients are changed in the order of these keywords.
 gradient_percentile
-    Gradients above this percentile of their map are set to it, above 0 and at most 100. It is always one of the map's
-    values (NumPy's ``inverted_cdf``).
+    Gradients above this percentile of their map are set to it, above 0 and at most 100. It is the least of the map's
+    values that this share of its pixels does not exceed; nothing is interpolated.
 gradient_power
     Power to which the gradient map, scaled to 0..1, is raised; positive. 0.5 tames the outliers of a gradient.
 gradient_sigma

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include "multiversion.hpp"
@@ -27,12 +28,14 @@ CROSSEAI_MULTIVERSION void add_row(const float* row, double weight, size_t width
     for (size_t x = 0; x < width; ++x) sums[x] += weight * static_cast<double>(row[x]);
 }
 
-CROSSEAI_MULTIVERSION void write_mean(const double* sums, double weight, size_t width, float* row) {
-    for (size_t x = 0; x < width; ++x) row[x] = static_cast<float>(sums[x] * weight);
-}
-
-CROSSEAI_MULTIVERSION void move_window(const float* entering, const float* leaving, size_t width, double* sums) {
-    for (size_t x = 0; x < width; ++x) sums[x] += static_cast<double>(entering[x]) - static_cast<double>(leaving[x]);
+/// Writes the windows' means, then moves the windows one row down.
+CROSSEAI_MULTIVERSION void write_mean_and_move(const float* __restrict entering, const float* __restrict leaving,
+                                               double weight, size_t width, double* __restrict sums,
+                                               float* __restrict row) {
+    for (size_t x = 0; x < width; ++x) {
+        row[x] = static_cast<float>(sums[x] * weight);
+        sums[x] += static_cast<double>(entering[x]) - static_cast<double>(leaving[x]);
+    }
 }
 
 /// Mean of each pixel's column over `radius` pixels on either side.
@@ -43,10 +46,9 @@ void box_filter(const float* source, size_t height, size_t width, size_t radius,
     for (size_t y = 0; y <= std::min(radius, height - 1); ++y) add_row(row(y), 1.0, width, sums);
     if (radius >= height) add_row(row(height), static_cast<double>(radius - height + 1), width, sums);
     const double weight = 1.0 / (2.0 * static_cast<double>(radius) + 1.0);
-    for (size_t y = 0; y < height; ++y) {
-        write_mean(sums, weight, width, target + y * width);
-        move_window(row(y + radius + 1), row(y > radius ? y - radius : 0), width, sums);
-    }
+    for (size_t y = 0; y < height; ++y)
+        write_mean_and_move(row(y + radius + 1), row(y > radius ? y - radius : 0), weight, width, sums,
+                            target + y * width);
 }
 
 void transpose(const float* source, size_t height, size_t width, float* target) {
@@ -56,6 +58,17 @@ void transpose(const float* source, size_t height, size_t width, float* target) 
             for (size_t x = left; x < std::min(left + tile, width); ++x)
                 for (size_t y = top; y < std::min(top + tile, height); ++y)
                     target[x * height + y] = source[y * width + x];
+}
+
+using Histogram = std::array<size_t, 256>;
+
+Histogram histogram(ImageView<std::uint8_t> map) {
+    std::array<Histogram, 4> parts{};  // neighbours are often equal; each would wait for the other's count
+    for (size_t i = 0; i < map.size(); ++i) ++parts[i % parts.size()][map.data[i]];
+    Histogram counts{};
+    for (const Histogram& part : parts)
+        std::transform(counts.begin(), counts.end(), part.begin(), counts.begin(), std::plus<>());
+    return counts;
 }
 
 /// How many pixels, in ascending order, the percentile comes to; at least 1.
@@ -80,8 +93,7 @@ class Shaper {
 }  // namespace
 
 void GradientFilter::shape_values(ImageView<std::uint8_t> map, const GradientShape& shape) {
-    std::array<size_t, 256> counts{};
-    for (size_t i = 0; i < map.size(); ++i) ++counts[map.data[i]];
+    const Histogram counts = histogram(map);
     size_t low = 0;
     while (counts[low] == 0) ++low;
     size_t high = 0;

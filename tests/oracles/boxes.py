@@ -70,7 +70,8 @@ def shape_gradient(
     gradient = gradient_map.astype(np.float64)
     if gradient_positive:
         gradient = np.maximum(gradient, 0)
-    gradient = np.minimum(gradient, np.percentile(gradient, gradient_percentile, method="inverted_cdf"))
+    rank = max(1, math.ceil(gradient_percentile * gradient.size / 100))  # NumPy rounds such a rank otherwise
+    gradient = np.minimum(gradient, np.sort(gradient, axis=None)[rank - 1])
     return smooth((rescale(gradient) / 255) ** gradient_power, gradient_sigma * min(gradient.shape))
 
 

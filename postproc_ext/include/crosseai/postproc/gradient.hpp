@@ -21,8 +21,7 @@ struct GradientShape {
 /// Drops negative gradients, clips at a percentile, scales to 0..1, raises to a power and smooths, in this order. Keeps
 /// its memory between maps.
 ///
-/// The percentile is the least pixel that at least that share of all pixels does not exceed (an inverted distribution
-/// function, without interpolation).
+/// The percentile is the least pixel that this share of all pixels does not exceed; nothing is interpolated.
 ///
 /// The Gaussian is three box filters in each direction (Kovesi, DICTA 2010), whose cost does not depend on sigma;
 /// pixels beyond the border repeat the border.
