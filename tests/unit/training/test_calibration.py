@@ -1,5 +1,7 @@
 """Calibration and operating points against general-purpose optimisers and exhaustive search."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -21,15 +23,13 @@ CASES = st.integers(2, 40).flatmap(
 )
 
 
-def platt_loss(positive: npt.NDArray[np.bool_], logits: npt.NDArray[np.floating], slope: float, offset: float) -> float:
-    """Cross-entropy with the targets of Platt 1999, section 2.2, image by image."""
-    n_positive, n_negative = positive.sum(), (~positive).sum()
-    total = 0.0
+def penalised_loss(positive: npt.NDArray[np.bool_], logits: npt.NDArray[np.floating], b: Sequence[float]) -> float:
+    """Cross-entropy, image by image, and minus the logarithm of the prior."""
+    total = ((b[0] - 1) ** 2 + b[1] ** 2) / 2
     for is_positive, logit in zip(positive, logits.astype(np.float64), strict=True):
-        target = (n_positive + 1) / (n_positive + 2) if is_positive else 1 / (n_negative + 2)
-        z = slope * logit + offset
-        total += np.logaddexp(0, z) - target * z
-    return total
+        z = b[0] * logit + b[1]
+        total += np.logaddexp(0, -z if is_positive else z)
+    return float(total)
 
 
 @given(CASES)
@@ -40,14 +40,13 @@ def test_no_other_slope_and_intercept_fit_better(case: Case) -> None:
         assert (slope, intercept) == (1, 0)
         return
     assert slope > 0
-    best = minimize(lambda b: platt_loss(positive, logits, *b), [0.0, 0.0], method="Nelder-Mead", tol=1e-9)
-    found = platt_loss(positive, logits, slope, intercept)
-    if best.x[0] > 1e-6 and logits.std() > 0:
+    best = minimize(lambda b: penalised_loss(positive, logits, b), [1.0, 0.0], method="BFGS")
+    found = penalised_loss(positive, logits, (slope, intercept))
+    if best.x[0] > 1e-4:
         assert found <= best.fun + 1e-6
-    else:  # the ranking must not be turned round: only the intercept is chosen
+    elif best.x[0] < -1e-4:  # the ranking must not be turned round: only the intercept is chosen
         assert slope == 1
-        shifted = minimize(lambda b: platt_loss(positive, logits, 1, b[0]), [0.0], method="Nelder-Mead", tol=1e-9)
-        assert found <= shifted.fun + 1e-6
+        assert found <= minimize(lambda b: penalised_loss(positive, logits, (1, b[0])), [0.0], method="BFGS").fun + 1e-6
 
 
 def test_a_distorted_logit_is_put_right() -> None:
@@ -59,14 +58,19 @@ def test_a_distorted_logit_is_put_right() -> None:
     assert intercept == pytest.approx(-4 / 2.5, abs=0.08)
 
 
-def test_logits_of_any_size_are_fitted() -> None:
+@pytest.mark.parametrize("size", [1e-3, 1e3])
+def test_logits_of_unusual_size_are_fitted(size: float) -> None:
     random = np.random.default_rng(1)
     positive = random.random(300) < 0.3
-    logits = random.normal(0, 1, 300) + positive
+    logits = size * (random.normal(0, 1, 300) + positive)
     slope, intercept = platt_scaling(positive, logits)
-    far_slope, far_intercept = platt_scaling(positive, 1e6 * logits - 3e7)
-    assert far_slope == pytest.approx(slope / 1e6)
-    assert far_intercept == pytest.approx(intercept + 30 * slope, rel=1e-6)
+    best = minimize(lambda b: penalised_loss(positive, logits, (b[0] / size, b[1])), [0.0, 0.0], method="Nelder-Mead")
+    assert penalised_loss(positive, logits, (slope, intercept)) <= best.fun + 1e-6
+
+
+def test_few_images_hardly_move_the_sigmoid() -> None:
+    slope, intercept = platt_scaling(np.array([True, False]), np.array([2.0, -2.0]))
+    assert (slope, intercept) == pytest.approx((1.2, 0), abs=0.1)
 
 
 def youden(positive: npt.NDArray[np.bool_], probabilities: npt.NDArray[np.floating], at: float) -> float:
@@ -115,7 +119,7 @@ def test_a_calibrated_spec_knows_the_rate_and_keeps_the_ranking() -> None:
     probabilities = spec.probabilities(logits)
     for c, rows in enumerate((slice(None), slice(500, None))):
         positive = labels[rows, c] == 1
-        assert probabilities[rows, c].mean() == pytest.approx(positive.mean(), abs=1e-3)
+        assert probabilities[rows, c].mean() == pytest.approx(positive.mean(), abs=6e-3)
         assert roc_auc(positive, probabilities[rows, c]) == pytest.approx(roc_auc(positive, logits[rows, c]))
     assert calibrate(spec, labels, logits, sensitivity=1.0).operating_points < spec.operating_points
 
