@@ -47,3 +47,22 @@ def test_digest_depends_on_membership_alone() -> None:
 def test_an_empty_part_is_an_error() -> None:
     with pytest.raises(InputError, match="expected images in every part, found none in"):
         split_by_patient(["7"] * 5, seed=0)
+
+
+def test_official_test_patients_are_the_test_part_and_the_others_keep_their_proportion() -> None:
+    patients = [str(patient) for patient in range(20_000)]
+    held_out = [patient % 5 == 0 for patient in range(20_000)]
+    split = split_by_patient(patients, seed=3, held_out=held_out)
+    assert split.test.tolist() == [i for i, held in enumerate(held_out) if held]
+    assert len(split.train) / 16_000 == pytest.approx(7 / 8, abs=0.01)
+    assert len(split.validation) == 16_000 - len(split.train)
+
+
+def test_images_that_are_left_out_move_no_other() -> None:
+    split = split_by_patient(PATIENTS, seed=0)
+    gone = {int(split.train[0]), int(split.test[-1])}
+    fewer = split.without(gone)
+    for part in PARTS:
+        assert fewer.rows(part).tolist() == [i for i in split.rows(part).tolist() if i not in gone]
+    with pytest.raises(InputError, match="found none in validation"):
+        split.without(split.validation.tolist())
