@@ -16,12 +16,13 @@ from crosseai.client.display import LogFormat, display, metrics
 from crosseai.client.doctor import diagnose
 from crosseai.client.evaluation import LocalisationTable, evaluate_boxes, read_scored_boxes
 from crosseai.client.manifest import MANIFEST, read_configuration
-from crosseai.client.options import server_options
+from crosseai.client.options import read_options, server_options
 from crosseai.client.promotion.commands import models_command, promote_command, rollback_command
 from crosseai.client.run import Progress, RunSummary
 from crosseai.client.scoring import score_directory
 from crosseai.client.transport import TritonTransport
 from crosseai.contract import PRESETS, RESEARCH_NOTICE, ContractError, CrossEAIError, InputError, ServerError
+from crosseai.imaging import ReadPolicy
 
 EXIT_SOME_FAILED, EXIT_USAGE, EXIT_SERVER, EXIT_INTERRUPTED = 1, 2, 3, 130
 
@@ -50,6 +51,7 @@ def main() -> None:
     show_default=True,
     help="Diseases to draw boxes for: positive, top:K, all, none, or a CSV file of labels.",
 )
+@read_options
 @click.option(
     "--preset", type=click.Choice(list(PRESETS)), help="Box parameters.  [default: those of the model's spec]"
 )
@@ -95,6 +97,7 @@ def run(
     log_format: LogFormat,
     metrics_port: int | None,
     credentials: Callable[[], Credentials],
+    reading: Callable[[], ReadPolicy],
 ) -> None:
     """Score every DICOM, PNG and JPEG radiograph below DIRECTORY.
 
@@ -124,6 +127,7 @@ def run(
             timeout_s=timeout_s,
             wait_s=wait_s,
             credentials=credentials(),
+            reading=reading(),
             watch=stop,
             progress=progress,
         )
@@ -237,6 +241,8 @@ def _print_summary(summary: RunSummary) -> None:
     click.echo(f"model version {summary.model_version}, boxes by preset {summary.preset!r}")
     for disease, images in counts.positive.items():
         click.echo(f"  {disease:<20} {images:>6} images above the operating point")
+    for warning, images in counts.warned.items():
+        click.echo(f"  warning: {images} images: {warning}")
     if counts.failed:
         click.echo(f"why files failed: {summary.output / 'errors.jsonl'}")
     click.echo(RESEARCH_NOTICE)

@@ -29,6 +29,7 @@ from crosseai.client.transport import ServedModel, TritonTransport
 from crosseai.client.tuning import Knob
 from crosseai.client.worklist import Worklist
 from crosseai.contract import BoxParameters, InputError, box_preset
+from crosseai.imaging import DEFAULT_POLICY, ReadPolicy
 
 ARRIVAL_PATIENCE_S = 1.0
 CORES = os.cpu_count() or 1
@@ -49,6 +50,7 @@ def score_directory(
     new: bool = False,
     retry_failed: bool = False,
     credentials: Credentials = NO_CREDENTIALS,
+    reading: ReadPolicy = DEFAULT_POLICY,
     batch_size: int | None = None,
     in_flight: int | None = None,
     decoders: int | None = None,
@@ -90,6 +92,8 @@ def score_directory(
         Try again the files that failed in earlier runs, too.
     credentials
         For TLS, and a bearer token.
+    reading
+        Which radiographs are accepted, how they are shown, and whether messages name the patient.
     batch_size
         Images a request; None for as many as the server takes. The last bits of probabilities depend on it.
     in_flight
@@ -144,7 +148,7 @@ def score_directory(
             served = servers.model
             images = _batch_size(batch_size, served)
             boxes = box_preset(preset) if preset is not None else served.spec.boxes
-            configuration = _configuration(directory, served, explain, digest, boxes, pictures, images)
+            configuration = _configuration(directory, served, explain, digest, boxes, pictures, images, reading)
             folder = folder_for(output, configuration, held, new=new)
             journal = Journal(folder / JOURNAL)
             work = Worklist(directory, output, journal, retry_failed=retry_failed)
@@ -166,6 +170,7 @@ def score_directory(
                     batch_size=images,
                     decoders=decoding,
                     earlier=work.moved(policy),
+                    reading=reading,
                     keep_radiographs=bool(pictures),
                     patience_s=None if watch is None else ARRIVAL_PATIENCE_S,
                 )
@@ -203,6 +208,7 @@ def _configuration(
     boxes: BoxParameters,
     write: Sequence[Picture],
     batch_size: int,
+    reading: ReadPolicy,
 ) -> dict[str, Any]:
     """Everything that results depend on."""
     return {
@@ -215,5 +221,6 @@ def _configuration(
         "explain_sha256": digest,
         "boxes": asdict(boxes),
         "write": list(write),
+        "reading": asdict(reading) | {"views": list(reading.views)},
         "batch_size": batch_size,
     }
