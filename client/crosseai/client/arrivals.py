@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from pathlib import Path
+from typing import TypeAlias
 
 from crosseai.client.discovery import discover, name_of
 from crosseai.client.flow import Stream
@@ -10,6 +11,8 @@ from crosseai.client.meter import Meter
 
 LOOK_EVERY_S = 2.0
 STOP_EVERY_S = 0.2
+
+_State: TypeAlias = tuple[int, int]
 
 
 async def arrivals(
@@ -28,26 +31,33 @@ async def arrivals(
     meter
         Counts the files.
     """
-    growing: dict[str, tuple[int, int]] = {}
+    growing: dict[str, _State] = {}
     while not stop.is_set():
-        for path in discover(directory, output):
-            name = name_of(path, directory)
-            if name in finished or stop.is_set():
-                continue
-            state = _state(path)
-            if state is not None and growing.get(name) == state:
-                del growing[name]
-                finished.add(name)
-                meter.total += 1
-                yield path
-            elif state is not None:
-                growing[name] = state
+        for path in await asyncio.to_thread(_complete, directory, output, finished, growing):
+            if stop.is_set():
+                return
+            finished.add(name_of(path, directory))
+            meter.total += 1
+            yield path
         for _ in range(round(LOOK_EVERY_S / STOP_EVERY_S)):
             if not stop.is_set():
                 await asyncio.sleep(STOP_EVERY_S)
 
 
-def _state(path: Path) -> tuple[int, int] | None:
+def _complete(directory: Path, output: Path, finished: set[str], growing: dict[str, _State]) -> list[Path]:
+    """Files that are as they were at the last look; ``growing`` remembers how the others are now."""
+    complete = []
+    for path in discover(directory, output):
+        name = name_of(path, directory)
+        state = None if name in finished else _state(path)
+        if state is not None and growing.pop(name, None) == state:
+            complete.append(path)
+        elif state is not None:
+            growing[name] = state
+    return complete
+
+
+def _state(path: Path) -> _State | None:
     """Size and time of a file with content; None of one that is empty, gone or no file."""
     try:
         status = path.stat()

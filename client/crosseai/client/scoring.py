@@ -4,9 +4,9 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,9 @@ from crosseai.imaging import DEFAULT_POLICY, ReadPolicy
 
 ARRIVAL_PATIENCE_S = 1.0
 CORES = os.cpu_count() or 1
+DECODERS = 2 * CORES
+"""Files decoded at a time, before that is tuned: a core has its next file at hand."""
+
 IN_FLIGHT, MOST_IN_FLIGHT = 2, 8
 """Requests under way for each server, before they are tuned and at most."""
 
@@ -127,17 +130,31 @@ def score_directory(
         raise InputError(f"expected timeout_s > 0 and wait_s >= 0, found {timeout_s:g} and {wait_s:g}")
     if server is not None and model is not None:
         raise InputError("expected server or model, found both: model is for the embedded server (see model_version)")
-    directory, output = Path(directory), Path(output)
-    pictures, digest = check_pictures(write), labels_digest(explain)
-    if next(discover(directory, output), None) is None and watch is None:
+    job = _Job(
+        directory=Path(directory),
+        output=Path(output),
+        explain=explain,
+        labels_sha256=labels_digest(explain),
+        preset=preset,
+        pictures=check_pictures(write),
+        new=new,
+        retry_failed=retry_failed,
+        reading=reading,
+        batch_size=batch_size,
+        in_flight=in_flight,
+        decoders=decoders,
+        watch=watch,
+        progress=progress,
+    )
+    if next(discover(job.directory, job.output), None) is None and watch is None:
         raise InputError(f"{directory}: expected at least one file, found none")
 
     async def run(addresses: str, held: ExitStack) -> RunSummary:
-        meter = Meter()
         transports = [
             TritonTransport(address.strip(), credentials=credentials, timeout_s=timeout_s)
             for address in addresses.split(",")
         ]
+        meter = Meter()
         async with await ServerPool.connect(
             transports,
             version=model_version,
@@ -145,82 +162,101 @@ def score_directory(
             in_flight=in_flight or IN_FLIGHT,
             meter=meter,
         ) as servers:
-            served = servers.model
-            images = _batch_size(batch_size, served)
-            boxes = box_preset(preset) if preset is not None else served.spec.boxes
-            configuration = _configuration(directory, served, explain, digest, boxes, pictures, images, reading)
-            folder = folder_for(output, configuration, held, new=new)
-            journal = Journal(folder / JOURNAL)
-            work = Worklist(directory, output, journal, retry_failed=retry_failed)
-            meter.total, meter.done = (work.total if watch is None else work.done), work.done
-            policy = parse_explain(explain, served.spec)
-            decoding = asyncio.Semaphore(decoders or CORES)
-            knobs = []
-            if decoders is None:
-                knobs.append(Knob(decoding, CORES, most=DECODED_AHEAD))
-            if in_flight is None:
-                knobs.append(Knob(servers.slots, IN_FLIGHT * len(transports), most=MOST_IN_FLIGHT * len(transports)))
             with ThreadPoolExecutor(DECODED_AHEAD + CORES, thread_name_prefix="crosseai") as executor:
-                pipeline = Pipeline(
-                    directory=directory,
-                    inference=Inference(servers, policy, images),
-                    localizer=Localizer(served.spec, served.version, boxes),
-                    meter=meter,
-                    executor=executor,
-                    batch_size=images,
-                    decoders=decoding,
-                    earlier=work.moved(policy),
-                    reading=reading,
-                    keep_radiographs=bool(pictures),
-                    patience_s=None if watch is None else ARRIVAL_PATIENCE_S,
-                )
-                files = arrivals(directory, output, work.finished, watch, meter) if watch else stream(work.files())
-                run = Run(
-                    folder,
-                    journal,
-                    pipeline,
-                    servers,
-                    configuration,
-                    pictures,
-                    progress,
-                    knobs=knobs,
-                    endless=watch is not None,
-                )
-                return await run.execute(files)
+                return await job.run(servers, meter, executor, held)
 
     with ExitStack() as held:
-        held.enter_context(locked(output))
+        held.enter_context(locked(job.output))
         addresses = held.enter_context(embedded_server(model) if server is None else nullcontext(server))
         return asyncio.run(run(addresses, held))
 
 
-def _batch_size(wanted: int | None, served: ServedModel) -> int:
-    if wanted is not None and wanted > served.max_batch_size:
-        raise InputError(f"batch_size: the server takes at most {served.max_batch_size}, found {wanted}")
-    return wanted or served.max_batch_size
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """What was asked for; see :func:`score_directory`."""
 
+    directory: Path
+    output: Path
+    explain: str
+    labels_sha256: str | None
+    preset: str | None
+    pictures: tuple[Picture, ...]
+    new: bool
+    retry_failed: bool
+    reading: ReadPolicy
+    batch_size: int | None
+    in_flight: int | None
+    decoders: int | None
+    watch: threading.Event | None
+    progress: Callable[[Progress], None]
 
-def _configuration(
-    directory: Path,
-    served: ServedModel,
-    explain: str,
-    digest: str | None,
-    boxes: BoxParameters,
-    write: Sequence[Picture],
-    batch_size: int,
-    reading: ReadPolicy,
-) -> dict[str, Any]:
-    """Everything that results depend on."""
-    return {
-        "directory": str(directory.resolve()),
-        "model": served.spec.name,
-        "model_version": served.version,
-        "model_sha256": served.sha256,
-        "spec": asdict(served.spec),
-        "explain": explain,
-        "explain_sha256": digest,
-        "boxes": asdict(boxes),
-        "write": list(write),
-        "reading": asdict(reading) | {"views": list(reading.views)},
-        "batch_size": batch_size,
-    }
+    async def run(self, servers: ServerPool, meter: Meter, executor: Executor, held: ExitStack) -> RunSummary:
+        """Join the parts, and score what is left to do; ``held`` takes the lock of another output folder."""
+        served = servers.model
+        boxes = box_preset(self.preset) if self.preset is not None else served.spec.boxes
+        batch_size = self._images_a_request(served)
+        configuration = self._configuration(served, boxes, batch_size)
+        folder = folder_for(self.output, configuration, held, new=self.new)
+        journal = Journal(folder / JOURNAL)
+        work = Worklist(self.directory, self.output, journal, retry_failed=self.retry_failed)
+        meter.total, meter.done = (work.total if self.watch is None else work.done), work.done
+        policy = parse_explain(self.explain, served.spec)
+        decoding = asyncio.Semaphore(self.decoders or DECODERS)
+        pipeline = Pipeline(
+            directory=self.directory,
+            inference=Inference(servers, policy, batch_size),
+            localizer=Localizer(served.spec, served.version, boxes),
+            meter=meter,
+            executor=executor,
+            batch_size=batch_size,
+            decoders=decoding,
+            earlier=work.moved(policy),
+            reading=self.reading,
+            keep_radiographs=bool(self.pictures),
+            patience_s=None if self.watch is None else ARRIVAL_PATIENCE_S,
+        )
+        run = Run(
+            folder,
+            journal,
+            pipeline,
+            servers,
+            configuration,
+            self.pictures,
+            self.progress,
+            knobs=self._knobs(decoding, servers),
+            endless=self.watch is not None,
+        )
+        if self.watch is None:
+            return await run.execute(stream(work.files()))
+        return await run.execute(arrivals(self.directory, self.output, work.finished, self.watch, meter))
+
+    def _images_a_request(self, served: ServedModel) -> int:
+        if self.batch_size is not None and self.batch_size > served.max_batch_size:
+            raise InputError(f"batch_size: the server takes at most {served.max_batch_size}, found {self.batch_size}")
+        return self.batch_size or served.max_batch_size
+
+    def _knobs(self, decoding: asyncio.Semaphore, servers: ServerPool) -> list[Knob]:
+        """What is to be tuned: what was not set."""
+        _, count = servers.healthy
+        knobs = []
+        if self.decoders is None:
+            knobs.append(Knob(decoding, DECODERS, most=DECODED_AHEAD))
+        if self.in_flight is None:
+            knobs.append(Knob(servers.slots, IN_FLIGHT * count, most=MOST_IN_FLIGHT * count))
+        return knobs
+
+    def _configuration(self, served: ServedModel, boxes: BoxParameters, batch_size: int) -> dict[str, Any]:
+        """Everything that results depend on."""
+        return {
+            "directory": str(self.directory.resolve()),
+            "model": served.spec.name,
+            "model_version": served.version,
+            "model_sha256": served.sha256,
+            "spec": asdict(served.spec),
+            "explain": self.explain,
+            "explain_sha256": self.labels_sha256,
+            "boxes": asdict(boxes),
+            "write": list(self.pictures),
+            "reading": asdict(self.reading) | {"views": list(self.reading.views)},
+            "batch_size": batch_size,
+        }

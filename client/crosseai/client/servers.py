@@ -183,7 +183,8 @@ class ServerPool:
     async def statistics(self) -> ServerStatistics:
         """What all servers that answer have done for the model; a server that does not counts as nothing."""
         answers = await asyncio.gather(
-            *(server.transport.statistics(self.model) for server in self._servers), return_exceptions=True
+            *(server.transport.statistics(self.model) for server in self._servers if not server.failures),
+            return_exceptions=True,
         )
         known = [answer for answer in answers if isinstance(answer, ServerStatistics)]
         return ServerStatistics(sum(s.queue_s for s in known), sum(s.compute_s for s in known))

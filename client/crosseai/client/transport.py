@@ -1,6 +1,6 @@
 """Asynchronous gRPC to one Triton server; the only module that knows ``tritonclient``."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -24,7 +24,8 @@ from crosseai.contract import (
     TensorSpec,
 )
 
-Arrays = Mapping[str, npt.NDArray[Any]]
+STATISTICS_TIMEOUT_S = 5.0
+"""Deadline of a call that nobody's results depend on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +200,10 @@ class TritonTransport:
         """
         with self._translated_errors():
             answer = await self._client.get_inference_statistics(
-                model.spec.name, model.version, client_timeout=self._timeout_s, headers=self._headers
+                model.spec.name,
+                model.version,
+                client_timeout=min(STATISTICS_TIMEOUT_S, self._timeout_s),
+                headers=self._headers,
             )
         stats = answer.model_stats[0].inference_stats
         compute = (stats.compute_input, stats.compute_infer, stats.compute_output)

@@ -91,6 +91,8 @@ class PrunedModel:
         self._file = file
         self._options = ort.SessionOptions()
         self._options.intra_op_num_threads = threads
+        # Between requests the cores are for others, such as a client on this machine that decodes images.
+        self._options.add_session_config_entry("session.force_spinning_stop", "1")
         self._heavy_nodes = _heavy_nodes(onnx.load(file, load_external_data=False).graph)
         session = self._session(str(file))
         self.inputs = [tensor.name for tensor in session.get_inputs()]
