@@ -9,13 +9,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
+import onnxruntime as ort
 import pytest
 from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 
 from crosseai.client.cli import main
-from crosseai.client.promotion.servers import served_version
+from crosseai.client.credentials import Credentials
+from crosseai.client.promotion.servers import Server
 from crosseai.contract import CANDIDATE, CHAMPION, GOLDEN_FILENAME, GOLDEN_SHA256_TAG, PREVIOUS
 from crosseai.serve.embedded import EmbeddedTriton
 from crosseai.serve.repository import place_version, sha256_of
@@ -78,6 +81,11 @@ def aliases(client: MlflowClient) -> dict[str, int]:
     return {alias: int(number) for alias, number in client.get_registered_model("crosseai").aliases.items()}
 
 
+def champion_of(server: str) -> str:
+    """Version to which a server sends clients that connect."""
+    return Server(server, Credentials()).served("crosseai").version
+
+
 def records(folder: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
@@ -94,7 +102,7 @@ def test_promote_and_roll_back(client, server, run, tmp_path):
     result = run("promote", "crosseai/2", "--to", "champion", "--server", server, "--reason", "better on CXR")
     assert (result.exit_code, result.stdout) == (0, "crosseai/2 is the champion\n"), result.output
     assert aliases(client) == {CHAMPION: 2, PREVIOUS: 1}
-    assert served_version(server, "crosseai").version == "2"
+    assert champion_of(server) == "2"
 
     found = records(tmp_path)
     steps = [(record["step"], record["outcome"]) for record in found]
@@ -113,11 +121,20 @@ def test_promote_and_roll_back(client, server, run, tmp_path):
     result = run("rollback", "--server", server)
     assert (result.exit_code, result.stdout) == (0, "crosseai/1 is the champion\n"), result.output
     assert aliases(client) == {CHAMPION: 1}
-    assert served_version(server, "crosseai").version == "1"
+    assert champion_of(server) == "1"
     again = run("rollback", "--server", server)
     assert again.exit_code == 2
     assert "expected a version with the alias 'previous', found none" in again.output
     assert len(records(tmp_path)) > len(found), "only ever appended to"
+
+
+def test_a_broken_champion_can_be_left(client, server, run, store):
+    number = register_tiny_model(client, store / "artifacts" / "lost", seed=9)
+    result = run("promote", f"crosseai/{number}", "--to", "champion", "--server", server)
+    assert result.exit_code == 0, result.output
+    shutil.rmtree(store / "artifacts" / "lost")
+    result = run("rollback", "--server", server)
+    assert (result.exit_code, aliases(client)) == (0, {CHAMPION: 1}), result.output
 
 
 def refused(result: Result, client: MlflowClient, server: str, status: int, *messages: str) -> None:
@@ -126,7 +143,7 @@ def refused(result: Result, client: MlflowClient, server: str, status: int, *mes
     for message in messages:
         assert message in result.output
     assert aliases(client) == {CHAMPION: 1}
-    eventually(lambda: served_version(server, "crosseai").version == "1")
+    eventually(lambda: champion_of(server) == "1")
 
 
 def test_a_tampered_version_is_refused(client, server, run, store, tmp_path):
@@ -138,7 +155,7 @@ def test_a_tampered_version_is_refused(client, server, run, store, tmp_path):
     assert [(record["step"], record["outcome"]) for record in records(tmp_path)] == [("fetch", "failed")]
 
 
-def test_a_version_that_answers_otherwise_than_recorded_is_refused(client, server, run, store):
+def test_a_version_that_answers_otherwise_than_recorded_is_refused(client, server, run, store, tmp_path):
     """As would a server whose runtime computes something else."""
     number = register_tiny_model(client, store / "artifacts" / "other", seed=8)
     golden = store / "artifacts" / "other" / GOLDEN_FILENAME
@@ -148,6 +165,9 @@ def test_a_version_that_answers_otherwise_than_recorded_is_refused(client, serve
     client.set_model_version_tag("crosseai", str(number), GOLDEN_SHA256_TAG, sha256_of(golden))
     result = run("promote", f"crosseai/{number}", "--to", "champion", "--server", server)
     refused(result, client, server, 2, f"error: canary {server}: ", "heatmaps: expected <= 0.0001, found 0.001")
+    (tmp_path / "gates.yaml").write_text("canary: {factor: 20}")
+    command = ["promote", f"crosseai/{number}", "--to", "champion", "--server", server]
+    assert run(*command, "--gate", tmp_path / "gates.yaml").exit_code == 0
 
 
 def test_a_version_that_cannot_be_loaded_is_refused(client, server, run, store, tmp_path):
@@ -159,9 +179,45 @@ def test_a_version_that_cannot_be_loaded_is_refused(client, server, run, store, 
     refused(result, client, server, 3, f"server: load {server}: ", "cannot be served beside the others")
 
 
+def write_reference_set(folder: Path, model: Path) -> Path:
+    """Gates that ask for a reference set, on which one model is perfect for one disease."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (24, 1, TINY_SPEC.input_size, TINY_SPEC.input_size), dtype=np.uint8)
+    feed = {"image": images, "targets": np.zeros((len(images), 1), np.int64)}
+    (logits,) = ort.InferenceSession(model).run(["logits"], feed)
+    disease = TINY_SPEC.classes.index("Mass")
+    positive = logits[:, disease] > np.median(logits[:, disease])
+    (folder / "images").mkdir()
+    for number, image in enumerate(images):
+        cv2.imwrite(str(folder / "images" / f"{number}.png"), image[0])
+    labels = [f"{n}.png,{'Mass|Edema' if is_positive else 'No Finding'}" for n, is_positive in enumerate(positive)]
+    (folder / "labels.csv").write_text("\n".join(["Image Index,Finding Labels", *labels]))
+    boxes = [f"{n}.png,Mass,256,256,512,512" for n in np.flatnonzero(positive)]
+    (folder / "boxes.csv").write_text("\n".join(["Image Index,Finding Label,x,y,w,h", *boxes]))
+    gates = folder / "gates.yaml"
+    gates.write_text(
+        "reference: {images: images, labels: labels.csv, boxes: boxes.csv}\n"
+        "mean_auc: {max_drop: 0}\nmean_iou: {max_drop: 0.02}\nlatency: {p95_ms: 60000, requests: 5}\n"
+    )
+    return gates
+
+
+def test_a_version_worse_than_the_champion_on_the_reference_set_is_refused(client, server, run, store, tmp_path):
+    gates = write_reference_set(tmp_path, store / "artifacts" / "seed-1" / "model.onnx")
+    result = run("promote", "crosseai/2", "--to", "champion", "--server", server, "--gate", gates)
+    refused(result, client, server, 2, "error: reference: ", "mean_auc: ", "the champion has 1.0000", "REFUSED")
+    same = register_tiny_model(client, store / "artifacts" / "same", seed=1)
+    result = run("promote", f"crosseai/{same}", "--to", "champion", "--server", server, "--gate", gates)
+    assert result.exit_code == 0, result.output
+    found = {record["step"]: record for record in records(tmp_path) if record["version"] == same}
+    assert found["reference"]["gates"]["mean_auc"]["holds"]
+    assert found["reference"]["gates"]["mean_iou"]["holds"]
+    assert found[f"canary {server}"]["gates"]["latency"]["holds"]
+
+
 def test_a_server_that_is_away_stops_all(client, server, run, unused_port):
     away = f"127.0.0.1:{unused_port}"
-    result = run("promote", "crosseai/2", "--to", "champion", "--server", server, "--server", away)
+    result = run("promote", "crosseai/2", "--to", "champion", "--server", f"{server},{away}")
     refused(result, client, server, 3, f"server: load {away}: ")
 
 
@@ -182,7 +238,7 @@ def test_a_server_that_does_not_follow_is_undone(client, server, run, monkeypatc
     from crosseai.client.promotion import promote as module
     from crosseai.contract import InferenceTimeout
 
-    def too_slow(self: object, server: str) -> None:
+    def too_slow(self: object, server: Server) -> None:
         raise InferenceTimeout("too slow")
 
     monkeypatch.setattr(module._Switch, "_follow", too_slow)
@@ -209,7 +265,7 @@ def test_a_repository_that_can_be_reached_needs_no_agent(client, store, run, tmp
         where = ["--server", server.grpc_url, "--repository", models, "--grace", 0]
         result = run("promote", "crosseai/2", "--to", "champion", *where)
         assert result.exit_code == 0, result.output
-        assert served_version(server.grpc_url, "crosseai").version == "2"
+        assert champion_of(server.grpc_url) == "2"
         last = records(tmp_path)[-1]
         assert (last["step"], "still_in_use" in last) == (f"drain {server.grpc_url}", False)
         assert "loaded on" in run("models", "--server", server.grpc_url).output

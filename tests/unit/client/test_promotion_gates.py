@@ -82,6 +82,7 @@ def test_the_documented_file_can_be_read(tmp_path):
         ("mean_auc: {}", "mean_auc, max_drop: expected a number from 0 up, found None"),
         ("mean_iou: {max_drop: -1}", "expected a number from 0 up, found -1"),
         ("mean_iou: {max_drop: .nan}", "expected a number from 0 up, found nan"),
+        ("canary: {}", "canary, factor: expected a number from 0 up, found None"),
         ("latency: {requests: 3}", "p95_ms: expected a number from 0 up, found None"),
         ("latency: {p95_ms: 3, requests: 0}", "requests: expected at least 1"),
         ("reference: {labels: a.csv}", "reference: expected images"),

@@ -137,6 +137,13 @@ def status(server: str) -> None:
     show_default=True,
     help="With --watch: seconds between two looks at the registry.",
 )
+@click.option(
+    "--runtime",
+    type=click.Choice(["onnxruntime", "onnxruntime+tensorrt"]),
+    default="onnxruntime",
+    show_default=True,
+    help="With --watch: what runs the model.",
+)
 @click.option("--tie-to-parent", is_flag=True, help="Stop when the process that started this one ends.")
 def deploy(
     model: str | None,
@@ -145,6 +152,7 @@ def deploy(
     watching: bool,
     grace_s: float,
     interval_s: float,
+    runtime: Runtime,
     tie_to_parent: bool,
 ) -> None:
     """Add a version of a model to a Triton model repository.
@@ -157,7 +165,7 @@ def deploy(
     _stop_on_signals(tie_to_parent=tie_to_parent)
     with _stopped_by_signals(), _exit_status():
         if watching and server is not None:
-            watch(repository, server, grace_s=grace_s, interval_s=interval_s)
+            watch(repository, server, grace_s=grace_s, interval_s=interval_s, runtime=runtime)
         placed = _place(model, repository)
         if server is not None:
             load_model(server, placed.name, placed.version)

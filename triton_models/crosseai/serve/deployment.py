@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from crosseai.contract import CANDIDATE, CHAMPION, ContractError, CrossEAIError, InputError, ServerUnavailable
-from crosseai.serve.config import ServedVersion, read_champion, read_config, write_config
+from crosseai.serve.config import Runtime, ServedVersion, read_champion, read_config, write_config
 from crosseai.serve.control import last_requests, load_configuration, served_configuration, server_status
 from crosseai.serve.registry import REGISTERED_NAME, aliased_versions, fetch, report_deployment
 from crosseai.serve.repository import champion_of, copy_version, list_versions, model_folder, versions_of
@@ -61,12 +61,15 @@ class Deployment:
     grace_s
         How long a version without an alias stays after its last request, in seconds. Longer than any pause that a
         client makes between two requests.
+    runtime
+        What runs the model there.
     """
 
-    def __init__(self, repository: Path, server: str, *, grace_s: float) -> None:
+    def __init__(self, repository: Path, server: str, *, grace_s: float, runtime: Runtime = "onnxruntime") -> None:
         self._repository = repository
         self._server = server
         self._grace_s = grace_s
+        self._runtime = runtime
         self._idle_since: dict[int, float] = {}
         self._refused_at: dict[int, float] = {}
 
@@ -133,11 +136,11 @@ class Deployment:
         """Load a set of versions into the server, then make it the one that it starts with."""
         spec = next(iter(new.versions.values())).spec
         if new != old:
-            load_configuration(self._server, write_config(spec, new.versions, new.champion))
+            load_configuration(self._server, write_config(spec, new.versions, new.champion, runtime=self._runtime))
             logger.info("%s serves %s, champion %s", self._server, sorted(new.versions), new.champion)
         on_disk = Loaded(versions_of(self._repository, REGISTERED_NAME), champion_of(self._repository, REGISTERED_NAME))
         if new != on_disk:
-            list_versions(self._repository, spec, new.versions, new.champion)
+            list_versions(self._repository, spec, new.versions, new.champion, self._runtime)
         return new
 
     def _drained(self, unwanted: AbstractSet[int]) -> set[int]:
@@ -153,12 +156,12 @@ class Deployment:
                 shutil.rmtree(folder)
 
 
-def watch(repository: Path, server: str, *, grace_s: float, interval_s: float) -> NoReturn:
+def watch(repository: Path, server: str, *, grace_s: float, interval_s: float, runtime: Runtime) -> NoReturn:
     """Bring a server to what the aliases say, again and again, until this process is told to stop.
 
     Parameters
     ----------
-    repository, server, grace_s
+    repository, server, grace_s, runtime
         As for :class:`Deployment`.
     interval_s
         Pause between two rounds, in seconds.
@@ -169,7 +172,7 @@ def watch(repository: Path, server: str, *, grace_s: float, interval_s: float) -
         If another process does so for this repository.
     """
     with _only_one(repository):
-        deployment, said = Deployment(repository, server, grace_s=grace_s), ""
+        deployment, said = Deployment(repository, server, grace_s=grace_s, runtime=runtime), ""
         while True:
             try:
                 deployment.converge()

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError, Message
 from crosseai.contract import MODEL_FILENAME, ContractError, InputError, ModelSpec
 from crosseai.serve.config import (
     CONFIG_FILENAME,
+    Runtime,
     ServedVersion,
     check_same_tensors,
     read_champion,
@@ -89,7 +90,11 @@ def copy_version(repository: Path, source: Path, version: int) -> ServedVersion:
 
 
 def list_versions(
-    repository: Path, spec: ModelSpec, versions: Mapping[int, ServedVersion], champion: int | None
+    repository: Path,
+    spec: ModelSpec,
+    versions: Mapping[int, ServedVersion],
+    champion: int | None,
+    runtime: Runtime = "onnxruntime",
 ) -> None:
     """Write ``config.pbtxt``, in one step: what the server loads when it starts.
 
@@ -98,7 +103,9 @@ def list_versions(
     ContractError
         As :func:`crosseai.serve.config.write_config`.
     """
-    _replace(model_folder(repository, spec.name) / CONFIG_FILENAME, write_config(spec, versions, champion))
+    _replace(
+        model_folder(repository, spec.name) / CONFIG_FILENAME, write_config(spec, versions, champion, runtime=runtime)
+    )
 
 
 def champion_of(repository: Path, name: str) -> int | None:

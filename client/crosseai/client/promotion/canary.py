@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crosseai.client.promotion.registry import Fetched
-from crosseai.client.promotion.servers import connected, served_version
+from crosseai.client.promotion.servers import Server
 from crosseai.client.transport import ServedModel, TritonTransport
 from crosseai.contract import ContractError, ModelSpec
 
@@ -66,15 +66,17 @@ class CanaryReport:
         return float(np.quantile(self.latencies_s, 0.95) * 1000)
 
 
-def check_answers(server: str, fetched: Fetched, *, requests: int) -> CanaryReport:
+def check_answers(server: Server, fetched: Fetched, *, factor: float, requests: int) -> CanaryReport:
     """Run the canary on a version, and compare what it answers with what was accepted at its registration.
 
     Parameters
     ----------
     server
-        gRPC address of a server that has loaded it.
+        A server that has loaded it.
     fetched
         The version.
+    factor
+        How many times the accepted error the server may show.
     requests
         Requests of one image to time.
 
@@ -89,11 +91,11 @@ def check_answers(server: str, fetched: Fetched, *, requests: int) -> CanaryRepo
     if fetched.golden is None or not accepted:
         raise ContractError(f"version {number}: expected recorded images and outputs in the registry, found none")
     golden = read_golden(fetched.golden, fetched.spec)
-    report = run_canary(server, served_version(server, name, number), golden, requests=requests)
+    report = run_canary(server, server.served(name, number), golden, requests=requests)
     beyond = [
         f"{output}: expected <= {limit:g}, found {error:.2g}"
         for output, error in report.errors.items()
-        if not error <= (limit := accepted.get(output, {}).get("accepted", 0.0))
+        if not error <= (limit := factor * accepted.get(output, {}).get("accepted", 0.0))
     ]
     if beyond:
         raise ContractError(f"version {number} does not answer as recorded: {'; '.join(beyond)}")
@@ -125,13 +127,13 @@ def read_golden(file: Path, spec: ModelSpec) -> Golden:
     return Golden(images, np.ascontiguousarray(targets[:, askable]), kept)
 
 
-def run_canary(server: str, served: ServedModel, golden: Golden, *, requests: int) -> CanaryReport:
+def run_canary(server: Server, served: ServedModel, golden: Golden, *, requests: int) -> CanaryReport:
     """Send recorded images to a version, all together for the answers, then one by one for the latency.
 
     Parameters
     ----------
     server
-        gRPC address.
+        The server.
     served
         The version.
     golden
@@ -162,7 +164,7 @@ def run_canary(server: str, served: ServedModel, golden: Golden, *, requests: in
             latencies.append(time.perf_counter() - began)
         return CanaryReport(errors, np.array(latencies))
 
-    return connected(server, canary)
+    return server.ask(canary)
 
 
 def _error(name: str, found: Array, expected: Array) -> float:

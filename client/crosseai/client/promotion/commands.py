@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,49 +11,69 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from crosseai.client.credentials import TOKEN_VARIABLE, Credentials, read_token
 from crosseai.client.promotion.gates import USUAL_GATES, read_gates
 from crosseai.client.promotion.promote import Site, promote, rollback
 from crosseai.client.promotion.registry import Registry
-from crosseai.client.promotion.servers import is_served
+from crosseai.client.promotion.servers import Server
 from crosseai.contract import CHAMPION, ContractError, CrossEAIError, InputError, ServerError
 
 MODEL = "crosseai"
 EXIT_FAILED, EXIT_USAGE, EXIT_SERVER = 1, 2, 3
 
 
-def _site_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Options that say where to promote."""
-    for option in (
-        click.option("--reason", default="", help="Why, for the audit record."),
-        click.option(
-            "--audit-log",
-            "log",
-            type=click.Path(dir_okay=False, path_type=Path),
-            default=Path("promotions.jsonl"),
-            show_default=True,
-            help="File that every step is appended to; the version's tags in MLflow get the same.",
-        ),
-        click.option(
-            "--timeout", "timeout_s", default=300.0, show_default=True, help="Seconds a server may take for a change."
-        ),
-        click.option(
-            "--grace",
-            "grace_s",
-            type=click.FloatRange(0),
-            default=60.0,
-            show_default=True,
-            help="With --repository: seconds that the old version stays after its last request.",
-        ),
-        click.option(
-            "--repository",
-            type=click.Path(file_okay=False, path_type=Path),
-            help="Model repository of the only server, to be changed from here. [default: `crosseai-serve deploy "
-            "--watch` runs beside each server]",
-        ),
-        click.option("--server", "servers", multiple=True, help="grpc://HOST:PORT of a server; may be repeated."),
-    ):
-        command = option(command)
-    return command
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+_SERVERS = (
+    click.option("--server", help="grpc://HOST:PORT of a server, grpcs:// for TLS; several separated by commas."),
+    click.option("--tls-ca", type=_FILE, help="PEM file of the authorities that may vouch for --server."),
+    click.option("--tls-cert", type=_FILE, help="PEM file with this client's certificate chain."),
+    click.option("--tls-key", type=_FILE, help="PEM file with the key of --tls-cert."),
+    click.option(
+        "--token-file", type=_FILE, help=f"File with a bearer token. [default: the variable {TOKEN_VARIABLE}]"
+    ),
+)
+
+_SITE = (
+    *_SERVERS,
+    click.option(
+        "--repository",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Model repository of the only server, to be changed from here. [default: `crosseai-serve deploy --watch` "
+        "runs beside each server]",
+    ),
+    click.option(
+        "--grace",
+        "grace_s",
+        type=click.FloatRange(0),
+        default=60.0,
+        show_default=True,
+        help="With --repository: seconds that the old version stays after its last request.",
+    ),
+    click.option(
+        "--timeout", "timeout_s", default=300.0, show_default=True, help="Seconds a server may take for a change."
+    ),
+    click.option(
+        "--audit-log",
+        "log",
+        type=_FILE,
+        default=Path("promotions.jsonl"),
+        show_default=True,
+        help="File that every step is appended to; the version's tags in MLflow get the same.",
+    ),
+    click.option("--reason", default="", help="Why, for the audit record."),
+)
+
+
+def _with(options: Sequence[Callable[..., Any]]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add options to a command."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 @click.command("promote")
@@ -61,7 +81,7 @@ def _site_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--to", "alias", type=click.Choice([CHAMPION]), required=True, help="What it shall become.")
 @click.option("--gate", "gate_file", type=click.Path(path_type=Path), help="Gates in YAML. [default: the usual ones]")
 @click.option("--dry-run", is_flag=True, help="Only fetch it, and evaluate the gates that need no server.")
-@_site_options
+@_with(_SITE)
 def promote_command(version: str, alias: str, gate_file: Path | None, dry_run: bool, **site: Any) -> None:
     """Make VERSION (crosseai/7) the champion, without losing a request.
 
@@ -73,26 +93,28 @@ def promote_command(version: str, alias: str, gate_file: Path | None, dry_run: b
     with _exit_codes():
         name, number = _parse(version)
         gates = USUAL_GATES if gate_file is None else read_gates(gate_file)
-        promote(name, number, Site(**site), gates=gates, dry_run=dry_run, tell=_tell)
+        promote(name, number, _site(**site), gates=gates, dry_run=dry_run, tell=_tell)
         click.echo(f"{version} would pass so far" if dry_run else f"{version} is the {CHAMPION}")
 
 
 @click.command("rollback")
 @click.argument("model", default=MODEL)
-@_site_options
+@_with(_SITE)
 def rollback_command(model: str, **site: Any) -> None:
     """Make the previous champion of MODEL the champion again, without losing a request."""
     with _exit_codes():
-        number = rollback(model, Site(**site), tell=_tell)
+        number = rollback(model, _site(**site), tell=_tell)
         click.echo(f"{model}/{number} is the {CHAMPION}")
 
 
 @click.command("models")
 @click.argument("model", default=MODEL)
-@click.option("--server", "servers", multiple=True, help="grpc://HOST:PORT of a server to ask; may be repeated.")
-def models_command(model: str, servers: tuple[str, ...]) -> None:
+@_with(_SERVERS)
+def models_command(model: str, **where: Any) -> None:
     """List the registered versions of MODEL: aliases, metrics, and which servers have loaded them."""
     with _exit_codes():
+        addresses, credentials = _addresses(**where)
+        servers = [Server(address, credentials) for address in addresses]
         registry = Registry(model)
         aliases = registry.aliases()
         table = Table("version", "aliases", "metrics", "SHA-256", *(["loaded on"] if servers else []))
@@ -101,10 +123,31 @@ def models_command(model: str, servers: tuple[str, ...]) -> None:
             metrics = ", ".join(
                 f"{name} {value:.4f}" for name, value in sorted(listed.metrics.items()) if "mean" in name
             )
-            loaded = [s for s in servers if is_served(s, model, listed.version)]
+            loaded = [str(server) for server in servers if server.has_loaded(model, listed.version)]
             cells = [", ".join(loaded)] if servers else []
             table.add_row(str(listed.version), names, metrics, listed.sha256[:12], *cells)
     Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _addresses(
+    server: str | None, tls_ca: Path | None, tls_cert: Path | None, tls_key: Path | None, token_file: Path | None
+) -> tuple[list[str], Credentials]:
+    """Servers, and what they want to see."""
+    addresses = [address.strip() for address in (server or "").split(",") if address.strip()]
+    return addresses, Credentials(ca=tls_ca, certificate=tls_cert, key=tls_key, token=read_token(token_file))
+
+
+def _site(*, repository: Path | None, grace_s: float, timeout_s: float, log: Path, reason: str, **where: Any) -> Site:
+    servers, credentials = _addresses(**where)
+    return Site(
+        servers=servers,
+        credentials=credentials,
+        repository=repository,
+        grace_s=grace_s,
+        timeout_s=timeout_s,
+        log=log,
+        reason=reason,
+    )
 
 
 def _parse(version: str) -> tuple[str, int]:
@@ -124,7 +167,7 @@ def _exit_codes() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        click.echo("interrupted; the old version goes on serving", err=True)
+        click.echo("interrupted; `crosseai-client models` says which version is the champion", err=True)
         sys.exit(130)
     except ServerError as error:
         click.echo(f"server: {error}", err=True)

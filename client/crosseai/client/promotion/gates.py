@@ -8,6 +8,7 @@ A gates file is YAML; every gate is optional, and ``{}`` asks for none::
     parity: true             # recorded agreement with PyTorch, output by output, within what was accepted
     recorded_metrics:        # of the training runs, against the champion's
       test_auc_mean: {max_drop: 0.01}
+    canary: {factor: 20}     # servers may be off by so many times what was accepted on a CPU (TF32, float16); usually 1
     latency: {p95_ms: 500, requests: 50}      # round trip of one image, measured on every server
     reference:               # images that both versions score afresh
       images: reference/images
@@ -24,6 +25,13 @@ from typing import Any
 
 from crosseai.client.promotion.registry import Fetched
 from crosseai.contract import ContractError, InputError, ModelSpec, TensorSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """How many times the error that was accepted at the export, by ONNX Runtime on a CPU, a server may show."""
+
+    factor: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +67,7 @@ class Gates:
     operating_points: bool = False
     parity: bool = False
     recorded_metrics: Mapping[str, NoWorse] = field(default_factory=dict)
+    canary: Canary = Canary()
     latency: Latency | None = None
     reference: Reference | None = None
     mean_auc: NoWorse | None = None
@@ -192,6 +201,9 @@ def _gates(raw: Any) -> Gates:
     for name in ("mean_auc", "mean_iou"):
         if name in values:
             values[name] = _no_worse(values[name], name)
+    if "canary" in values:
+        canary = _known(Canary, values["canary"], "canary")
+        values["canary"] = Canary(_positive(canary.get("factor"), "canary, factor"))
     if "latency" in values:
         latency = _known(Latency, values["latency"], "latency")
         values["latency"] = Latency(_positive(latency.get("p95_ms"), "p95_ms"), int(latency.get("requests", 50)))

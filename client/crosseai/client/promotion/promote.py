@@ -10,8 +10,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
+from crosseai.client.credentials import Credentials
 from crosseai.client.embedded import embedded_server
 from crosseai.client.promotion.agent import Agent
 from crosseai.client.promotion.audit import Audit
@@ -19,7 +20,7 @@ from crosseai.client.promotion.canary import check_answers
 from crosseai.client.promotion.gates import USUAL_GATES, GateResult, Gates, check_records, require
 from crosseai.client.promotion.reference import check_reference
 from crosseai.client.promotion.registry import Fetched, Registry
-from crosseai.client.promotion.servers import is_served, served_version, wait_for
+from crosseai.client.promotion.servers import Server
 from crosseai.contract import CANDIDATE, CHAMPION, PREVIOUS, ContractError, InputError, ServerError, ServerUnavailable
 
 CANARY_REQUESTS = 20
@@ -34,6 +35,8 @@ class Site:
     servers
         gRPC addresses, each with an agent that follows the registry. Without any, the canary runs on an embedded server
         and only the registry is changed.
+    credentials
+        For the servers.
     repository
         Model repository of the only server, where this machine can write it: the agent then runs here for the time.
     grace_s
@@ -47,6 +50,7 @@ class Site:
     """
 
     servers: Sequence[str] = ()
+    credentials: Credentials = field(default_factory=Credentials)
     repository: Path | None = None
     grace_s: float = 60.0
     timeout_s: float = 300.0
@@ -97,7 +101,8 @@ def promote(
 def rollback(model: str, site: Site, *, tell: Callable[[str], None] = lambda _: None) -> int:
     """Make the previous champion the champion again, without gates, but not without canary.
 
-    Afterwards there is no previous one: another rollback would lead forward again.
+    The present champion is not looked at: it may be what is broken. Afterwards there is no previous one: another
+    rollback would lead forward again.
 
     Parameters
     ----------
@@ -134,13 +139,15 @@ class _Switch:
         previous: int | None,
         site: Site,
         gates: Gates,
-        action: str,
+        action: Literal["promote", "rollback"],
         tell: Callable[[str], None],
     ) -> None:
         if site.repository is not None and len(site.servers) != 1:
             raise InputError(f"repository: expected exactly one server that uses it, found {len(site.servers)}")
         self._registry, self._site, self._gates, self._tell = registry, site, gates, tell
         self._version, self._champion, self._previous = version, champion, previous
+        self._action = action
+        self._servers = [Server(address, site.credentials) for address in site.servers]
         listed = registry.listed(version)
         facts = {"action": action, "why": site.reason, "champion_before": champion, "onnx_sha256": listed.sha256}
         self._audit = Audit(registry, site.log, version, facts)
@@ -154,7 +161,7 @@ class _Switch:
                 self._require(check_records(self._gates, new, old), found)
             if dry_run:
                 return
-            if self._site.servers:
+            if self._servers:
                 if self._site.repository is not None:
                     agent = Agent(self._site.repository, self._site.servers[0], grace_s=self._site.grace_s)
                     self._agent = resources.enter_context(agent)
@@ -167,21 +174,23 @@ class _Switch:
     def _fetch(self, folder: Path) -> tuple[Fetched, Fetched | None]:
         with self._step("fetch") as found:
             new = self._registry.fetch(self._version, folder / "new")
-            old = None if self._champion is None else self._registry.fetch(self._champion, folder / "old")
+            judged = self._champion if self._action == "promote" else None
+            old = None if judged is None else self._registry.fetch(judged, folder / "old")
             found["champion_sha256"] = old.listed.sha256 if old else ""
             return new, old
 
     def _change_servers(self, new: Fetched, old: Fetched | None) -> None:
         previous = self._registry.aliases().get(PREVIOUS)
+        self._registry.forget_deployment_error(self._version)
         try:
-            for server in self._site.servers:
+            for server in self._servers:
                 self._load(server)
-            for server in self._site.servers:
+            for server in self._servers:
                 self._canary(server, new, old)
             self._measure()
             with self._step("alias"):
                 self._move_alias()
-            for server in self._site.servers:
+            for server in self._servers:
                 self._follow(server)
         except BaseException:
             if self._registry.aliases().get(CHAMPION) == self._version:
@@ -192,17 +201,16 @@ class _Switch:
             if self._registry.aliases().get(CANDIDATE) == self._version:
                 self._registry.point(CANDIDATE, None)
         if self._agent is not None and self._champion is not None:
-            self._drain(self._site.servers[0], self._champion)
+            self._drain(self._servers[0], self._champion)
 
-    def _load(self, server: str) -> None:
+    def _load(self, server: Server) -> None:
         """Have the version loaded beside the champion."""
         with self._step(f"load {server}"):
-            served_version(server, self._registry.name)  # a server that is away is noticed at once
-            self._registry.forget_deployment_error(self._version)
+            server.served(self._registry.name)  # a server that is away is noticed at once
             self._registry.point(CANDIDATE, self._version)
-            wait_for(server, f"version {self._version} to be loaded", self._is_loaded(server), self._site.timeout_s)
+            server.wait_until(f"version {self._version} to be loaded", self._is_loaded(server), self._site.timeout_s)
 
-    def _is_loaded(self, server: str) -> Callable[[], bool]:
+    def _is_loaded(self, server: Server) -> Callable[[], bool]:
         def is_loaded() -> bool:
             problem = self._registry.deployment_error(self._version)
             if problem:
@@ -210,7 +218,7 @@ class _Switch:
             if self._agent is not None:
                 self._agent.check()
             expected = self._registry.listed(self._version).sha256
-            found = served_version(server, self._registry.name, self._version).sha256
+            found = server.served(self._registry.name, self._version).sha256
             if found != expected:
                 raise ContractError(
                     f"{server}: expected version {self._version} with SHA-256 {expected}, found {found}"
@@ -219,21 +227,23 @@ class _Switch:
 
         return is_loaded
 
-    def _canary(self, server: str, new: Fetched, old: Fetched | None) -> None:
+    def _canary(self, server: Server, new: Fetched, old: Fetched | None) -> None:
         """The recorded images through both versions: the old one tells whether the server itself is well."""
         with self._step(f"canary {server}") as found:
             try:
                 self._compare(server, new, old, found)
             except ServerUnavailable:  # the agent may have been unloading it, left from an earlier attempt
-                wait_for(server, f"version {self._version} to be loaded", self._is_loaded(server), self._site.timeout_s)
+                server.wait_until(
+                    f"version {self._version} to be loaded", self._is_loaded(server), self._site.timeout_s
+                )
                 self._compare(server, new, old, found)
 
-    def _compare(self, server: str, new: Fetched, old: Fetched | None, found: dict[str, Any]) -> None:
+    def _compare(self, server: Server, new: Fetched, old: Fetched | None, found: dict[str, Any]) -> None:
         latency = self._gates.latency
-        requests = latency.requests if latency else CANARY_REQUESTS
-        if old is not None and old.golden is not None and is_served(server, old.spec.name, old.listed.version):
-            found["champion"] = check_answers(server, old, requests=requests).as_record()
-        report = check_answers(server, new, requests=requests)
+        how = {"factor": self._gates.canary.factor, "requests": latency.requests if latency else CANARY_REQUESTS}
+        if old is not None and old.golden is not None and server.has_loaded(old.spec.name, old.listed.version):
+            found["champion"] = check_answers(server, old, **how).as_record()
+        report = check_answers(server, new, **how)
         found["candidate"] = report.as_record()
         if latency is not None:
             self._require([GateResult("latency", report.p95_ms <= latency.p95_ms, f"{report.p95_ms:.1f} ms")], found)
@@ -247,43 +257,47 @@ class _Switch:
             self._require(check_reference(self._gates, new or {}, champion), found)
 
     def _who(self, version: int) -> dict[str, Any]:
-        if self._site.servers:
-            return {"server": self._site.servers[0], "model_version": str(version)}
+        if self._servers:
+            return {
+                "server": self._servers[0].address,
+                "model_version": str(version),
+                "credentials": self._site.credentials,
+            }
         return {"model": f"models:/{self._registry.name}/{version}"}
 
     def _try_embedded(self, new: Fetched) -> None:
         """Without servers: canary and measurements on servers of this machine."""
-        with embedded_server(f"models:/{self._registry.name}/{self._version}") as server:
-            self._canary(server, new, None)
+        with embedded_server(f"models:/{self._registry.name}/{self._version}") as address:
+            self._canary(Server(address, Credentials()), new, None)
         self._measure()
 
     def _move_alias(self) -> None:
         """The moment of the change; refused if somebody else has changed something meanwhile."""
         aliases = self._registry.aliases()
-        expected = {CHAMPION: self._champion, **({CANDIDATE: self._version} if self._site.servers else {})}
+        expected = {CHAMPION: self._champion, **({CANDIDATE: self._version} if self._servers else {})}
         for alias, version in expected.items():
             if aliases.get(alias) != version:
                 raise InputError(f"alias {alias}: expected version {version}, found {aliases.get(alias)} meanwhile")
         self._registry.point(CHAMPION, self._version)
         self._registry.point(PREVIOUS, self._previous)
 
-    def _follow(self, server: str) -> None:
+    def _follow(self, server: Server) -> None:
         """Wait until clients that connect are sent to the new champion."""
 
         def names_it() -> bool:
-            return served_version(server, self._registry.name).version == str(self._version)
+            return server.served(self._registry.name).version == str(self._version)
 
         with self._step(f"switch {server}"):
-            wait_for(server, f"version {self._version} to be the champion", names_it, self._site.timeout_s)
+            server.wait_until(f"version {self._version} to be the champion", names_it, self._site.timeout_s)
 
-    def _drain(self, server: str, old: int) -> None:
+    def _drain(self, server: Server, old: int) -> None:
         """Wait until the old version is unloaded; clients that still use it keep it, and that is no failure."""
         name = self._registry.name
         with self._step(f"drain {server}") as found:
             found["version_drained"] = old
             wait_s = self._site.grace_s + self._site.timeout_s
             try:
-                wait_for(server, f"version {old} to be unloaded", lambda: not is_served(server, name, old), wait_s)
+                server.wait_until(f"version {old} to be unloaded", lambda: not server.has_loaded(name, old), wait_s)
             except ServerError as error:
                 found["still_in_use"] = str(error)
 

@@ -3,8 +3,10 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
+from crosseai.client.credentials import Credentials
 from crosseai.client.transport import ServedModel, TritonTransport
 from crosseai.contract import InferenceTimeout, ServerError, ServerUnavailable
 
@@ -14,59 +16,70 @@ CALL_TIMEOUT_S = 30.0
 Answer = TypeVar("Answer")
 
 
-def served_version(server: str, model: str, version: int | None = None) -> ServedModel:
-    """What a server says about a version, or about its champion.
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One server, asked now and then: each question makes a connection of its own.
 
-    Raises
-    ------
-    ServerError
-        If it does not answer, or has not loaded it.
-    ContractError
-        If it serves something else under this name.
+    Parameters
+    ----------
+    address
+        gRPC address.
+    credentials
+        For TLS, and a bearer token.
     """
 
-    async def describe(transport: TritonTransport) -> ServedModel:
-        return await transport.describe(model, None if version is None else str(version))
+    address: str
+    credentials: Credentials
 
-    return connected(server, describe)
+    def __str__(self) -> str:
+        return self.address
 
+    def ask(self, question: Callable[[TritonTransport], Awaitable[Answer]]) -> Answer:
+        """Connect for the time of one question."""
 
-def wait_for(server: str, what: str, condition: Callable[[], bool], timeout_s: float) -> None:
-    """Poll a server until something holds; that it does not answer meanwhile is no failure.
+        async def run() -> Answer:
+            transport = TritonTransport(self.address, credentials=self.credentials, timeout_s=CALL_TIMEOUT_S)
+            try:
+                return await question(transport)
+            finally:
+                await transport.close()
 
-    Raises
-    ------
-    InferenceTimeout
-        If it does not hold in time.
-    """
-    deadline, last = time.monotonic() + timeout_s, ""
-    while time.monotonic() < deadline:
+        return asyncio.run(run())
+
+    def served(self, model: str, version: int | None = None) -> ServedModel:
+        """What it says about a version, or about its champion.
+
+        Raises
+        ------
+        ServerError
+            If it does not answer, or has not loaded it.
+        ContractError
+            If it serves something else under this name.
+        """
+        return self.ask(lambda transport: transport.describe(model, None if version is None else str(version)))
+
+    def has_loaded(self, model: str, version: int) -> bool:
+        """Whether it answers and has loaded a version."""
         try:
-            if condition():
-                return
-        except (ServerUnavailable, InferenceTimeout) as error:
-            last = f" ({error})"
-        time.sleep(POLL_INTERVAL_S)
-    raise InferenceTimeout(f"{server}: expected {what} within {timeout_s:g} s{last}")
+            self.served(model, version)
+        except ServerError:
+            return False
+        return True
 
+    def wait_until(self, what: str, condition: Callable[[], bool], timeout_s: float) -> None:
+        """Poll until something holds; that the server does not answer meanwhile is no failure.
 
-def is_served(server: str, model: str, version: int) -> bool:
-    """Whether a server that answers has loaded a version."""
-    try:
-        served_version(server, model, version)
-    except ServerError:
-        return False
-    return True
-
-
-def connected(server: str, use: Callable[[TritonTransport], Awaitable[Answer]]) -> Answer:
-    """Connect to a server for the time of one use."""
-
-    async def run() -> Answer:
-        transport = TritonTransport(server, timeout_s=CALL_TIMEOUT_S)
-        try:
-            return await use(transport)
-        finally:
-            await transport.close()
-
-    return asyncio.run(run())
+        Raises
+        ------
+        InferenceTimeout
+            If it does not hold in time.
+        """
+        deadline, last = time.monotonic() + timeout_s, ""
+        while time.monotonic() < deadline:
+            try:
+                if condition():
+                    return
+            except (ServerUnavailable, InferenceTimeout) as error:
+                last = f" ({error})"
+            time.sleep(POLL_INTERVAL_S)
+        raise InferenceTimeout(f"{self}: expected {what} within {timeout_s:g} s{last}")
