@@ -1,12 +1,15 @@
 """Heat maps and gradient maps of boxed radiographs, by eager PyTorch, for the other benchmarks.
 
-Phantoms are drawn and a classifier is trained on them as ``make demo`` does, once; everything is kept in
-``build/benchmarks``.
+A classifier is trained on phantoms of its own, once (a quarter of an hour on two cores); everything is kept in
+``build/benchmarks``. It is not the demo's, which suits two minutes and localises badly. How many boxes of validation
+phantoms held the peak of their heat map and of their gradient map: 14 % (heat map) with the demo's; at 224 px, 2000
+phantoms and 15 epochs 21 % and 11 %; the same without triplet attention 47 % and 44 %; with 22 epochs, which this one
+has, 42 % and 53 %, and the best mean IoU of all.
 """
 
 import importlib.util
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +44,24 @@ class Explanations:
     patients: npt.NDArray[np.str_]
 
 
+PHANTOM_SEEDS = {"training": 1, "validation": 101, "test": 20261121}
+"""Other seeds draw other patients."""
+
+
+def classifier_settings() -> FitConfig:
+    """How the phantoms' classifier is trained."""
+    return replace(FitConfig.load("phantoms"), triplet_attention=False, input_size=224, epochs=22)
+
+
 def phantom_explanations(part: str) -> Explanations:
     """Explanations of phantoms that the classifier was not trained on: ``validation`` or ``test``."""
-    file = CACHE / f"phantoms-{part}.npz"
+    file = CACHE / f"{part}.npz"
     if not file.is_file():
-        training, checkpoint = CACHE / "phantoms-train", CACHE / "phantom-model" / "checkpoint"
+        checkpoint = CACHE / "classifier" / "checkpoint"
         if not (checkpoint / SPEC_FILENAME).is_file():
-            _draw(training, count=1000, seed=1)
             os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{CACHE}/mlflow.db")
-            fit(training, FitConfig.load("phantoms"), output=checkpoint.parent)
-        folder = CACHE / f"phantoms-{part}"
-        _draw(folder, count=300, seed={"validation": 101, "test": 102}[part])
-        _explain(*load_checkpoint(checkpoint), folder, file)
+            fit(_phantoms("training", 2000), classifier_settings(), output=checkpoint.parent)
+        _explain(*load_checkpoint(checkpoint), _phantoms(part, 600), file)
     return _load(file)
 
 
@@ -66,9 +75,11 @@ def nih_explanations() -> Explanations | None:
     return _load(file)
 
 
-def _draw(folder: Path, *, count: int, seed: int) -> None:
+def _phantoms(part: str, count: int) -> Path:
+    folder = CACHE / f"{part}-phantoms"
     if not folder.exists():
-        write_phantoms(folder, count=count, seed=seed)
+        write_phantoms(folder, count=count, seed=PHANTOM_SEEDS[part])
+    return folder
 
 
 def _real_classifier(folder: Path) -> tuple[nn.Module, ModelSpec]:

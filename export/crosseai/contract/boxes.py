@@ -106,7 +106,9 @@ PRESETS: Mapping[str, BoxParameters] = {
     for parameters in (
         BoxParameters(),
         BoxParameters(preset="scalp", t=1.0),
-        BoxParameters(preset="tuned", threshold=0.5, gradient_power=0.5, gradient_sigma=0.03, area_power=0.5),
+        BoxParameters(
+            preset="tuned", t=0.5, threshold=0.5, gradient_percentile=95.0, candidates="components", area_power=0.25
+        ),
     )
 }
 """``crosseai`` is the paper's algorithm, ``scalp`` the heat map alone, ``tuned`` the winner of
