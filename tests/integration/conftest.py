@@ -3,11 +3,11 @@
 import importlib.util
 import socket
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from crosseai.client.embedded import embedded_server
 from crosseai.contract import ModelSpec
@@ -34,16 +34,21 @@ def tiny_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def real_model(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Exported folder of a real ResNet-50 trained on NIH images."""
+def real_network(shared_data: Path) -> tuple[nn.Module, ModelSpec]:
+    """A real ResNet-50 trained on NIH images, and its spec."""
     weights = shared_data / "weights"
     module_spec = importlib.util.spec_from_file_location("nih_resnet50", weights / "model.py")
     module = importlib.util.module_from_spec(module_spec)
     module_spec.loader.exec_module(module)
-    folder = tmp_path_factory.mktemp("real_model")
     model = module.load(str(weights / "nih_resnet50_v1.safetensors"))
-    spec = replace(ModelSpec(), mean=(module.MEAN,), std=(module.STD,), input_size=module.SIZE)
-    export_onnx(model, spec, folder / "model.onnx").save(folder)
+    return model, ModelSpec(mean=(module.MEAN,), std=(module.STD,), input_size=module.SIZE)
+
+
+@pytest.fixture(scope="session")
+def real_model(real_network: tuple[nn.Module, ModelSpec], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Exported folder of the real network."""
+    folder = tmp_path_factory.mktemp("real_model")
+    export_onnx(*real_network, folder / "model.onnx").save(folder)
     return folder
 
 

@@ -19,7 +19,7 @@ from crosseai.client.promotion.canary import read_golden
 from crosseai.client.promotion.gates import Gates, check_records
 from crosseai.client.promotion.registry import Registry
 from crosseai.contract import Architecture, ModelSpec
-from crosseai.export.cli import main
+from crosseai.export.cli import _source, main
 from crosseai.export.golden import Golden
 from crosseai.export.verify import TOLERANCES, sample_images
 from crosseai.training import save_checkpoint
@@ -125,6 +125,12 @@ def test_verify_on_radiographs_finds_the_model_that_the_export_recorded(store, t
     (tmp_path / "listing.csv").write_text("no radiograph")
     assert "agrees with PyTorch on 2 images" in run("verify", store / "exported", "--images", tmp_path)
     assert "agrees with PyTorch on 1 images" in run("verify", store / "exported", "--images", tmp_path, "--count", 1)
+
+
+def test_the_recorded_source_of_a_registered_model_is_its_run(store, checkpoint):
+    run_id = MlflowClient(f"sqlite:///{store}/mlflow.db").get_model_version("crosseai", "1").run_id
+    assert _source("models:/crosseai/1") == _source(f"runs:/{run_id}") == f"runs:/{run_id}"
+    assert _source(str(checkpoint)) == str(checkpoint)
 
 
 def test_verify_without_a_recorded_source_asks_for_the_model(store, tmp_path):

@@ -58,8 +58,7 @@ def onnx_command(uri: str, output: Path, layer: str, precision: Precision, regis
 
     model, spec = load_checkpoint(resolve_checkpoint(uri))
     output.mkdir(parents=True, exist_ok=True)
-    source = str(Path(uri).resolve()) if Path(uri).is_dir() else uri
-    report = export_onnx(model, spec, output / MODEL_FILENAME, layer=layer, precision=precision, source=source)
+    report = export_onnx(model, spec, output / MODEL_FILENAME, layer=layer, precision=precision, source=_source(uri))
     report.save(output)
     _show(report.parity)
     click.echo(f"{report.path}: {report.size_bytes / 1e6:.1f} MB in {report.seconds:.0f} s, SHA-256 {report.sha256}")
@@ -67,6 +66,13 @@ def onnx_command(uri: str, output: Path, layer: str, precision: Precision, regis
         from crosseai.export.register import register as register_report
 
         click.echo(f"registered as models:/{spec.name}/{register_report(report, uri)}")
+
+
+def _source(uri: str) -> str:
+    """What a model's URI stands for now: an alias may name another version tomorrow."""
+    from crosseai.training.tracking import resolve_run
+
+    return str(Path(uri).resolve()) if Path(uri).is_dir() else f"runs:/{resolve_run(uri)}"
 
 
 @main.command("tensorrt")
@@ -91,7 +97,7 @@ def tensorrt_command(
         f"{output}: {report.builder} {report.version}, {report.size_bytes / 1e6:.1f} MB in {report.seconds:.0f} s"
     )
     if not report.gpu:
-        click.echo("NOT compared with PyTorch: there is no GPU here to run the plan on")
+        click.echo("NOT compared with PyTorch: it finds no GPU here to run the plan on")
 
 
 @main.command("verify")

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ class Golden:
                 outputs = {tensor.name: arrays[tensor.name] for tensor in spec.outputs}
                 facts = json.loads(str(arrays["facts"]))
                 golden = cls(arrays["images"], arrays["targets"], outputs, facts["eager_errors"], facts["source"])
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             raise ContractError(f"{file}: expected the explanations recorded by the export: {error}") from error
         found = {"image": golden.images, "targets": golden.targets, **outputs}
         for tensor in (*spec.inputs, *spec.outputs):
