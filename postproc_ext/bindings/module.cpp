@@ -155,9 +155,9 @@ py::tuple localize_many(const Array<float>& heatmaps, const Array<Pixel>& gradie
     return py::make_tuple(arrays[0], arrays[1], offsets);
 }
 
-/// A Python function of two batches of maps and of the algorithm's keywords, and perhaps `More` of them.
-///
-/// `localize_checked` is called with typed arrays, the parameters, the number of threads and what is more.
+/// A Python function of two batches of maps and of the algorithm's keywords; `More` are the types of those that
+/// complete the selection rule. It calls `localize_checked` with typed arrays, the parameters and the number of
+/// threads.
 template <class... More, class Function>
 auto of_maps(Function localize_checked) {
     return [=](const py::object& heatmaps, const py::object& gradient_maps, double t, double threshold,

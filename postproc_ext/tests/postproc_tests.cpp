@@ -61,7 +61,7 @@ Pixels random_mask(std::mt19937& random, std::int32_t height, std::int32_t width
 
 void rectangles_equal_brute_force() {
     std::mt19937 random(1);
-    std::uniform_int_distribution<std::int32_t> side(1, 9);
+    std::uniform_int_distribution<std::int32_t> side(1, 10);
     RectangleSearch search;
     std::vector<Box> candidates;
     for (int round = 0; round < 3000; ++round) {

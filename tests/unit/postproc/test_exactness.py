@@ -16,7 +16,7 @@ from tests.oracles import boxes as oracle
 Candidates: TypeAlias = Literal["greedy", "components", "all"]
 CANDIDATES: tuple[Candidates, ...] = ("greedy", "components", "all")
 
-masks = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=8), elements=st.integers(0, 1))
+masks = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=10), elements=st.integers(0, 1))
 shapes = st.tuples(st.integers(1, 24), st.integers(1, 24))
 shares = st.sampled_from([0.0, 0.3, 0.35, 0.5, 0.7, 1.0]) | st.integers(0, 1000).map(lambda share: share / 1000)
 
