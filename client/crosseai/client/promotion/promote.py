@@ -240,10 +240,10 @@ class _Switch:
 
     def _compare(self, server: Server, new: Fetched, old: Fetched | None, found: dict[str, Any]) -> None:
         latency = self._gates.latency
-        how = {"factor": self._gates.canary.factor, "requests": latency.requests if latency else CANARY_REQUESTS}
+        factor, requests = self._gates.canary.factor, latency.requests if latency else CANARY_REQUESTS
         if old is not None and old.golden is not None and server.has_loaded(old.spec.name, old.listed.version):
-            found["champion"] = check_answers(server, old, **how).as_record()
-        report = check_answers(server, new, **how)
+            found["champion"] = check_answers(server, old, factor=factor, requests=requests).as_record()
+        report = check_answers(server, new, factor=factor, requests=requests)
         found["candidate"] = report.as_record()
         if latency is not None:
             self._require([GateResult("latency", report.p95_ms <= latency.p95_ms, f"{report.p95_ms:.1f} ms")], found)
