@@ -1,11 +1,14 @@
 """``crosseai-client``: score radiographs, evaluate boxes."""
 
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import click
 from rich.console import Console
@@ -15,14 +18,19 @@ from crosseai.client.credentials import Credentials
 from crosseai.client.display import LogFormat, display, metrics
 from crosseai.client.doctor import diagnose
 from crosseai.client.evaluation import LocalisationTable, evaluate_boxes, read_scored_boxes
+from crosseai.client.formats.dicom_context import DicomObject
 from crosseai.client.manifest import MANIFEST, read_configuration
 from crosseai.client.options import read_options, server_options
+from crosseai.client.outputs import parse_outputs
 from crosseai.client.promotion.commands import models_command, promote_command, rollback_command
+from crosseai.client.push import PushSummary, check_destination, push
 from crosseai.client.run import Progress, RunSummary
 from crosseai.client.scoring import score_directory
 from crosseai.client.transport import TritonTransport
 from crosseai.contract import PRESETS, RESEARCH_NOTICE, ContractError, CrossEAIError, InputError, ServerError
 from crosseai.imaging import ReadPolicy
+
+ARCHIVE_TOKEN_VARIABLE = "CROSSEAI_ARCHIVE_TOKEN"  # noqa: S105 - the name of a variable, not a token
 
 EXIT_SOME_FAILED, EXIT_USAGE, EXIT_SERVER, EXIT_INTERRUPTED = 1, 2, 3, 130
 
@@ -55,7 +63,19 @@ def main() -> None:
 @click.option(
     "--preset", type=click.Choice(list(PRESETS)), help="Box parameters.  [default: those of the model's spec]"
 )
-@click.option("--write", default="", help="Pictures to write: overlay, panel, or both with a comma.  [default: none]")
+@click.option(
+    "--write",
+    "names",
+    default="",
+    help="What to write beside the tables, separated by commas: overlay, panel (pictures); dicom-sr, gsps, "
+    "secondary-capture (DICOM objects); coco, fhir, label-studio (documents).  [default: none]",
+)
+@click.option(
+    "--push",
+    "archive",
+    help="Archive for the DICOM objects: https://HOST/dicom-web, dicom://[AE_TITLE@]HOST:PORT or dicom-tls://...; "
+    f"a bearer token is taken from {ARCHIVE_TOKEN_VARIABLE}.  [default: none]",
+)
 @click.option("--new", is_flag=True, help="Where --output holds another configuration, use OUTPUT-2, OUTPUT-3, ...")
 @click.option("--retry-failed", is_flag=True, help="Try again the files that failed before, too.")
 @click.option("--batch-size", type=int, help="Images a request.  [default: as many as the server takes]")
@@ -85,7 +105,8 @@ def run(
     model_version: str | None,
     explain: str,
     preset: str | None,
-    write: str,
+    names: str,
+    archive: str | None,
     new: bool,
     retry_failed: bool,
     batch_size: int | None,
@@ -105,6 +126,11 @@ def run(
     """
     stop = _stop_at_signals() if watch else None
     with _exit_codes(output), metrics(metrics_port) as publish, display(log_format) as show:
+        write = [name.strip() for name in names.split(",") if name.strip()]
+        if archive is not None:
+            check_destination(archive)
+            if not parse_outputs(write).dicom:
+                raise InputError("--push: expected DICOM objects in --write, found none")
 
         def progress(now: Progress) -> None:
             show(now)
@@ -118,7 +144,7 @@ def run(
             model_version=model_version,
             explain=explain,
             preset=preset,
-            write=[name.strip() for name in write.split(",") if name.strip()],
+            write=write,
             new=new,
             retry_failed=retry_failed,
             batch_size=batch_size,
@@ -131,8 +157,13 @@ def run(
             watch=stop,
             progress=progress,
         )
+        pushed = None if archive is None else _push(summary.output, archive, credentials())
     _print_summary(summary)
-    if summary.counts.failed:
+    if pushed is not None:
+        click.echo(f"{pushed.sent} DICOM objects sent to {archive}, {pushed.earlier} earlier")
+        for name, reason in pushed.refused.items():
+            click.echo(f"  refused: {name}: {reason}", err=True)
+    if summary.counts.failed or (pushed is not None and pushed.refused):
         sys.exit(EXIT_SOME_FAILED)
 
 
@@ -191,6 +222,13 @@ def evaluate(output: Path, boxes: Path) -> None:
         click.echo(f"The run explained {explain}: a labelled disease that it did not explain counts as missed.")
     if left_out:
         click.echo(f"{left_out} ground-truth boxes were left out: the run did not score their images.")
+
+
+def _push(output: Path, archive: str, credentials: Credentials) -> PushSummary:
+    """Send what the run wrote; the token of the inference server is not for the archive."""
+    files = sorted(file for kind in get_args(DicomObject) for file in (output / kind).glob("*.dcm"))
+    ours = replace(credentials, token=os.environ.get(ARCHIVE_TOKEN_VARIABLE))
+    return push(files, output, archive, credentials=ours)
 
 
 @contextmanager

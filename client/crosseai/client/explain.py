@@ -64,7 +64,7 @@ def parse_explain(text: str, spec: ModelSpec) -> ExplainPolicy:
             raise InputError(f"--explain {text}: expected top:K with K from 1 to {count}")
         return ExplainByName(lambda _: (-1,) * int(digits))
     if text.endswith(".csv"):
-        labels = _read_labels(Path(text), spec.classes)
+        labels = read_labels(Path(text), spec.classes)
         return ExplainByName(lambda name: labels.get(image_name(name), ()))
     raise InputError(f"--explain {text}: expected positive, top:K, all, none or a file named *.csv")
 
@@ -92,8 +92,14 @@ def labels_digest(text: str) -> str | None:
         raise InputError(f"--explain {text}: cannot be read: {error.strerror}") from error
 
 
-def _read_labels(path: Path, classes: Sequence[str]) -> dict[str, Targets]:
-    """Classes of each labelled file; a disease that the model does not know is left out."""
+def read_labels(path: Path, classes: Sequence[str]) -> dict[str, Targets]:
+    """Classes of each labelled file, by :func:`image_name`; a disease that the model does not know is left out.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or a column is missing.
+    """
     labels: dict[str, set[int]] = {}
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -25,9 +26,10 @@ class ExplanationMaps:
 
 @dataclass(frozen=True, slots=True)
 class ScoredImage:
-    """A result with what pictures of it need; ``maps`` has one entry a finding."""
+    """A result with what pictures of it need: file, pixels, and maps, one entry a finding."""
 
     result: ImageResult
+    file: Path
     radiograph: Radiograph | None
     maps: tuple[ExplanationMaps, ...]
 
@@ -104,7 +106,7 @@ class Localizer:
             findings=tuple(finding for finding, _ in findings),
             warnings=image.warnings,
         )
-        return ScoredImage(result, image.radiograph, tuple(maps for _, maps in findings))
+        return ScoredImage(result, image.file, image.radiograph, tuple(maps for _, maps in findings))
 
 
 def _is_finite(answer: Answer) -> bool:

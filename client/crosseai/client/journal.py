@@ -5,7 +5,7 @@ a run are made from the journal, and a later run over the same output skips the 
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -74,6 +74,10 @@ class Journal:
             records = (entry.record for entry in self._read(number))
             yield [record for record in records if self._replaced_in.get(record.path, -1) <= number]
 
+    def results(self) -> Iterable[ImageResult]:
+        """The scored images; may be iterated several times, one shard in memory at a time."""
+        return _Results(self)
+
     def paths(self, kind: type[Record]) -> set[str]:
         """Files that were scored (``ImageResult``) or failed (``ImageFailure``)."""
         return {record.path for shard in self.shards() for record in shard if isinstance(record, kind)}
@@ -88,6 +92,14 @@ class Journal:
                 return [_from_line(line) for line in lines]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise OutputError(f"{path}: cannot be read as a part of this run's journal: {error!r}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Results:
+    journal: Journal
+
+    def __iter__(self) -> Iterator[ImageResult]:
+        return (record for shard in self.journal.shards() for record in shard if isinstance(record, ImageResult))
 
 
 def _to_line(entry: Entry) -> str:

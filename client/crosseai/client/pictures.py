@@ -1,8 +1,7 @@
 """Pictures of scored images: overlays and panels."""
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypeAlias
 
 import cv2
 import numpy as np
@@ -10,26 +9,11 @@ import numpy.typing as npt
 
 from crosseai.client.files import atomic_path
 from crosseai.client.findings import ExplanationMaps, ScoredImage
-from crosseai.contract import Box, BoxParameters, Finding, InputError, OutputError, box_preset
+from crosseai.contract import Box, BoxParameters, Finding, OutputError, box_preset
 from crosseai.imaging import Radiograph, box_to_image_px, draw_overlay
 from crosseai.postproc import fuse, localize
 
-Picture = Literal["overlay", "panel"]
-
-
-def check_pictures(names: Iterable[str]) -> tuple[Picture, ...]:
-    """The pictures of these names, each once and in one order.
-
-    Raises
-    ------
-    InputError
-        If a name is unknown.
-    """
-    known = {name: name for name in get_args(Picture)}
-    wanted = set(names)
-    if not wanted <= known.keys():
-        raise InputError(f"write: expected {', '.join(known)}; found {', '.join(sorted(wanted))}")
-    return tuple(known[name] for name in sorted(wanted))
+Picture: TypeAlias = Literal["overlay", "panel"]
 
 
 def write_pictures(

@@ -21,6 +21,8 @@ class PreparedImage:
     ----------
     path
         Relative to the scored directory.
+    file
+        The file itself.
     image_id
         Hash of the file.
     height, width
@@ -30,10 +32,11 @@ class PreparedImage:
     warnings
         What deserves a look, as :class:`crosseai.imaging.Radiograph` says it.
     radiograph
-        The original image, where pictures of it are wanted.
+        The original image, where something is made of it.
     """
 
     path: str
+    file: Path
     image_id: str
     height: int
     width: int
@@ -98,7 +101,7 @@ def prepare(
         model_input = preprocess(radiograph, spec)
         height, width = radiograph.pixels.shape
         kept = radiograph if keep_radiograph else None
-        return PreparedImage(name, content, height, width, model_input, radiograph.warnings, kept)
+        return PreparedImage(name, path, content, height, width, model_input, radiograph.warnings, kept)
     except InputError as error:
         return failure(name, error, stage)
     except Exception as error:

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import pydicom
 import requests
@@ -30,6 +30,7 @@ from crosseai.contract import InputError, OutputError, ServerUnavailable
 
 ATTEMPTS = 5
 FIRST_RETRY_S = 0.5
+DICOMWEB, DIMSE = ("http", "https"), ("dicom", "dicom-tls")
 OUR_AE_TITLE = "CROSSEAI"
 STORAGE_CLASSES = (
     Comprehensive3DSRStorage,
@@ -132,15 +133,28 @@ def _store(archive: _Archive, instance: Dataset, destination: str) -> None:
     return None
 
 
+def check_destination(destination: str) -> SplitResult:
+    """The parts of an archive's address.
+
+    Raises
+    ------
+    InputError
+        If it is none.
+    """
+    url = urlsplit(destination)
+    complete = url.hostname and (url.port or url.scheme in DICOMWEB)
+    if not complete or url.scheme not in (*DICOMWEB, *DIMSE):
+        raise InputError(
+            f"archive {destination}: expected http(s)://HOST/PATH (DICOMweb), dicom://[AE_TITLE@]HOST:PORT or dicom-tls://..."
+        )
+    return url
+
+
 def _connect(destination: str, credentials: Credentials, timeout_s: float) -> AbstractContextManager[_Archive]:
-    scheme = urlsplit(destination).scheme
-    if scheme in ("http", "https"):
+    url = check_destination(destination)
+    if url.scheme in DICOMWEB:
         return _dicomweb(destination, credentials, timeout_s)
-    if scheme in ("dicom", "dicom-tls"):
-        return _dimse(destination, credentials, timeout_s)
-    raise InputError(
-        f"archive {destination}: expected http(s)://... (DICOMweb) or dicom://[AE_TITLE@]HOST:PORT, dicom-tls://..."
-    )
+    return _dimse(url, credentials, timeout_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,10 +215,7 @@ class _Dimse:
 
 
 @contextmanager
-def _dimse(destination: str, credentials: Credentials, timeout_s: float) -> Iterator[_Dimse]:
-    url = urlsplit(destination)
-    if not (url.hostname and url.port):
-        raise InputError(f"archive {destination}: expected dicom://[AE_TITLE@]HOST:PORT")
+def _dimse(url: SplitResult, credentials: Credentials, timeout_s: float) -> Iterator[_Dimse]:
     entity = AE(OUR_AE_TITLE)
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = entity.connection_timeout = timeout_s
     for storage_class in STORAGE_CLASSES:
@@ -215,7 +226,7 @@ def _dimse(destination: str, credentials: Credentials, timeout_s: float) -> Iter
         if credentials.certificate is not None:
             tls.load_cert_chain(credentials.certificate, credentials.key)
         arguments["tls_args"] = (tls, url.hostname)
-    archive = _Dimse(entity, (url.hostname, url.port), arguments)
+    archive = _Dimse(entity, (str(url.hostname), url.port or 0), arguments)
     try:
         yield archive
     finally:

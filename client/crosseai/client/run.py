@@ -12,16 +12,17 @@ from typing import Any
 
 from crosseai.client.findings import ScoredImage
 from crosseai.client.flow import Stream, map_ordered
+from crosseai.client.formats.dicom_context import ModelIdentity
 from crosseai.client.journal import Entry, Journal
 from crosseai.client.manifest import write_manifest
-from crosseai.client.pictures import Picture, write_pictures
+from crosseai.client.outputs import Outputs, write_documents, write_image_outputs
 from crosseai.client.pipeline import Outcome, Pipeline
-from crosseai.client.prepare import MovedImage
+from crosseai.client.prepare import MovedImage, failure
 from crosseai.client.servers import ServerPool
 from crosseai.client.tables import TableCounts, write_tables
 from crosseai.client.transport import ServerStatistics
 from crosseai.client.tuning import Knob, tune
-from crosseai.contract import ImageFailure
+from crosseai.contract import ImageFailure, InputError
 
 PROGRESS_S = 0.2
 TABLES_S = 30.0
@@ -96,8 +97,8 @@ class Run:
         What scores, and on which servers.
     configuration
         What the results depend on.
-    pictures
-        Pictures to write.
+    outputs
+        What to write beside the tables.
     progress
         Told how far the run is, five times a second.
     knobs
@@ -113,7 +114,7 @@ class Run:
         pipeline: Pipeline,
         servers: ServerPool,
         configuration: Mapping[str, Any],
-        pictures: tuple[Picture, ...],
+        outputs: Outputs,
         progress: Callable[[Progress], None],
         *,
         knobs: Sequence[Knob] = (),
@@ -124,7 +125,7 @@ class Run:
         self._pipeline = pipeline
         self._servers = servers
         self._configuration = configuration
-        self._pictures = pictures
+        self._outputs = outputs
         self._progress = progress
         self._knobs = knobs
         self._endless = endless
@@ -133,6 +134,8 @@ class Run:
         self._failed_before = journal.paths(ImageFailure)
         self._scored_now = 0
         self._tables = threading.Lock()
+        served = servers.model
+        self._model = ModelIdentity(served.spec.name, served.version, served.sha256)
 
     async def execute(self, files: Stream[Path]) -> RunSummary:
         """Score files; the tables are written even when the run is cut short."""
@@ -163,7 +166,7 @@ class Run:
         )
 
     async def _score(self, files: Stream[Path]) -> None:
-        groups = map_ordered(self._write_group_pictures, self._pipeline.run(files), limit=1)
+        groups = map_ordered(self._write_outputs, self._pipeline.run(files), limit=1)
         async with aclosing(groups):
             async for outcomes in groups:
                 entries = [self._entry(outcome) for outcome in outcomes]
@@ -172,21 +175,22 @@ class Run:
                 self._scored_now += len(entries)
                 self._pipeline.meter.failed += sum(isinstance(entry.record, ImageFailure) for entry in entries)
 
-    async def _write_group_pictures(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
-        if self._pictures:
-            await asyncio.gather(
-                *(
-                    self._pipeline.meter.in_thread(
-                        "write",
-                        self._pipeline.executor,
-                        write_pictures,
-                        *(outcome, outcome.radiograph, self._output, self._pictures, self._pipeline.localizer.boxes),
-                    )
-                    for outcome in outcomes
-                    if isinstance(outcome, ScoredImage) and outcome.radiograph is not None
-                )
-            )
-        return outcomes
+    async def _write_outputs(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        if not self._outputs.of_images:
+            return outcomes
+        return await asyncio.gather(*(self._write_outputs_of(outcome) for outcome in outcomes))
+
+    async def _write_outputs_of(self, outcome: Outcome) -> Outcome:
+        """Write what is wanted of an image; one that it cannot be made for fails."""
+        if not isinstance(outcome, ScoredImage) or outcome.radiograph is None:
+            return outcome
+        pipeline = self._pipeline
+        arguments = (outcome, outcome.radiograph, self._output, self._outputs, pipeline.localizer.boxes, self._model)
+        try:
+            await pipeline.meter.in_thread("write", pipeline.executor, write_image_outputs, *arguments)
+        except InputError as error:
+            return failure(outcome.result.path, error, "write")
+        return outcome
 
     def _entry(self, outcome: Outcome) -> Entry:
         if isinstance(outcome, MovedImage):
@@ -217,7 +221,11 @@ class Run:
         localizer = self._pipeline.localizer
         with self._tables:
             shards = self._journal.shards()
-            return write_tables(self._output, shards, localizer.spec, localizer.model_version, localizer.boxes)
+            counts = write_tables(self._output, shards, localizer.spec, localizer.model_version, localizer.boxes)
+            write_documents(
+                self._outputs.documents, self._journal.results(), self._output, self._model, localizer.spec.classes
+            )
+            return counts
 
     def _write_manifest(self, status: str, counts: dict[str, Any]) -> None:
         times = {

@@ -21,7 +21,7 @@ from crosseai.client.folder import folder_for, locked
 from crosseai.client.inference import Inference
 from crosseai.client.journal import Journal
 from crosseai.client.meter import Meter
-from crosseai.client.pictures import Picture, check_pictures
+from crosseai.client.outputs import Outputs, parse_outputs
 from crosseai.client.pipeline import DECODED_AHEAD, Pipeline
 from crosseai.client.run import Progress, Run, RunSummary
 from crosseai.client.servers import ServerPool
@@ -87,7 +87,8 @@ def score_directory(
     preset
         Box parameters by name; None for those that the model's spec recommends.
     write
-        Pictures to write: ``overlay``, ``panel``.
+        What to write beside the tables: pictures (``overlay``, ``panel``), DICOM objects (``dicom-sr``, ``gsps``,
+        ``secondary-capture``), documents (``coco``, ``fhir``, ``label-studio``).
     new
         Where ``output`` holds a run with another configuration, write to ``output-2``, ``output-3``, ... instead of
         refusing: to the first that is free, or holds a run with this one.
@@ -136,7 +137,7 @@ def score_directory(
         explain=explain,
         labels_sha256=labels_digest(explain),
         preset=preset,
-        pictures=check_pictures(write),
+        outputs=parse_outputs(write),
         new=new,
         retry_failed=retry_failed,
         reading=reading,
@@ -148,6 +149,7 @@ def score_directory(
     )
     if next(discover(job.directory, job.output), None) is None and watch is None:
         raise InputError(f"{directory}: expected at least one file, found none")
+    job.outputs.check_files(discover(job.directory, job.output))
 
     async def run(addresses: str, held: ExitStack) -> RunSummary:
         transports = [
@@ -180,7 +182,7 @@ class _Job:
     explain: str
     labels_sha256: str | None
     preset: str | None
-    pictures: tuple[Picture, ...]
+    outputs: Outputs
     new: bool
     retry_failed: bool
     reading: ReadPolicy
@@ -212,7 +214,7 @@ class _Job:
             decoders=decoding,
             earlier=work.moved(policy),
             reading=self.reading,
-            keep_radiographs=bool(self.pictures),
+            keep_radiographs=self.outputs.of_images,
             patience_s=None if self.watch is None else ARRIVAL_PATIENCE_S,
         )
         run = Run(
@@ -221,7 +223,7 @@ class _Job:
             pipeline,
             servers,
             configuration,
-            self.pictures,
+            self.outputs,
             self.progress,
             knobs=self._knobs(decoding, servers),
             endless=self.watch is not None,
@@ -256,7 +258,7 @@ class _Job:
             "explain": self.explain,
             "explain_sha256": self.labels_sha256,
             "boxes": asdict(boxes),
-            "write": list(self.pictures),
+            "write": self.outputs.names,
             "reading": asdict(self.reading) | {"views": list(self.reading.views)},
             "batch_size": batch_size,
         }

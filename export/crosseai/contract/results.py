@@ -9,7 +9,7 @@ from crosseai.contract.boxes import NO_BOX, Box
 RESEARCH_NOTICE = "Research software, not a medical device."
 """What every report says."""
 
-Stage: TypeAlias = Literal["read", "preprocess", "infer"]
+Stage: TypeAlias = Literal["read", "preprocess", "infer", "write"]
 """Where in the pipeline an image can fail."""
 
 

@@ -12,8 +12,8 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from crosseai.client.formats.dicom import DicomObject, write_dicom_objects
-from crosseai.client.formats.dicom_context import ModelIdentity, read_context
+from crosseai.client.formats.dicom import write_dicom_objects
+from crosseai.client.formats.dicom_context import DicomObject, ModelIdentity, read_context
 from crosseai.client.formats.dicom_sr import structured_report
 from crosseai.client.formats.gsps import presentation_state
 from crosseai.client.formats.secondary_capture import secondary_capture

@@ -2,21 +2,18 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from crosseai.client.files import atomic_path
-from crosseai.client.formats.dicom_context import ModelIdentity, read_context
+from crosseai.client.formats.dicom_context import DicomObject, ModelIdentity, read_context
 from crosseai.client.formats.dicom_sr import structured_report
 from crosseai.client.formats.gsps import presentation_state
 from crosseai.client.formats.secondary_capture import secondary_capture
 from crosseai.contract import CrossEAIError, ImageResult, UnsupportedImageError
 from crosseai.imaging.quiet import quiet_pydicom
-
-DicomObject: TypeAlias = Literal["dicom-sr", "gsps", "secondary-capture"]
 
 
 def write_dicom_objects(

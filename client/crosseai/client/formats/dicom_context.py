@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import pydicom
 from pydicom import config
@@ -11,6 +12,9 @@ from pydicom.dataset import Dataset
 from pydicom.valuerep import validate_value
 
 from crosseai.contract import ImageResult, UnsupportedImageError
+
+DicomObject: TypeAlias = Literal["dicom-sr", "gsps", "secondary-capture"]
+"""What is made of a scored DICOM radiograph."""
 
 MANUFACTURER = "CrossEAI"
 SOFTWARE = f"crosseai {version('crosseai')}"

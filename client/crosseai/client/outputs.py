@@ -1,0 +1,129 @@
+"""What ``--write`` names: pictures and DICOM objects of each image, documents of a whole run."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+from crosseai.client.findings import ScoredImage
+from crosseai.client.formats.coco import write_coco
+from crosseai.client.formats.dicom_context import DicomObject, ModelIdentity
+from crosseai.client.formats.fhir import write_fhir
+from crosseai.client.formats.label_studio import write_label_studio
+from crosseai.client.pictures import Picture, write_pictures
+from crosseai.contract import BoxParameters, ImageResult, InputError
+from crosseai.imaging import Radiograph, draw_overlay
+
+Document: TypeAlias = Literal["coco", "fhir", "label-studio"]
+
+NOT_DICOM = (".png", ".jpg", ".jpeg")
+"""Endings of files that no DICOM object can refer to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a run writes beside its tables."""
+
+    pictures: tuple[Picture, ...] = ()
+    dicom: tuple[DicomObject, ...] = ()
+    documents: tuple[Document, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """The names that ``--write`` takes."""
+        return [*self.pictures, *self.dicom, *self.documents]
+
+    @property
+    def of_images(self) -> bool:
+        """Whether anything is written that needs an image's pixels."""
+        return bool(self.pictures or self.dicom)
+
+    def check_files(self, files: Iterable[Path]) -> None:
+        """Refuse files that something wanted cannot be made of, before any work is done.
+
+        Raises
+        ------
+        InputError
+            If DICOM objects are wanted, and a file is none by its name.
+        """
+        found = next((file for file in files if file.suffix.lower() in NOT_DICOM), None) if self.dicom else None
+        if found is not None:
+            raise InputError(f"write: {', '.join(self.dicom)} can only be made of DICOM files, found {found}")
+
+
+def parse_outputs(names: Iterable[str]) -> Outputs:
+    """The outputs of these names, each once and in one order.
+
+    Raises
+    ------
+    InputError
+        If a name is unknown.
+    """
+    wanted = set(names)
+    kinds = [get_args(kind) for kind in (Picture, DicomObject, Document)]
+    known = {name for kind in kinds for name in kind}
+    if not wanted <= known:
+        raise InputError(f"write: expected {', '.join(sorted(known))}; found {', '.join(sorted(wanted - known))}")
+    return Outputs(*(tuple(name for name in kind if name in wanted) for kind in kinds))
+
+
+def write_image_outputs(
+    image: ScoredImage,
+    radiograph: Radiograph,
+    output: Path,
+    outputs: Outputs,
+    boxes: BoxParameters,
+    model: ModelIdentity,
+) -> None:
+    """Write what is wanted of one image.
+
+    Parameters
+    ----------
+    image, radiograph
+        The result, and the original pixels.
+    output
+        Folder of the run.
+    outputs
+        What is wanted.
+    boxes
+        Parameters of the boxes, which panels name.
+    model
+        The model, which DICOM objects name.
+
+    Raises
+    ------
+    UnsupportedImageError
+        If no DICOM object can refer to the file.
+    OutputError
+        If something cannot be written.
+    """
+    if outputs.pictures:
+        write_pictures(image, radiograph, output, outputs.pictures, boxes)
+    if outputs.dicom:
+        from crosseai.client.formats.dicom import write_dicom_objects  # imports highdicom, which most runs do not need
+
+        overlay = draw_overlay(radiograph, image.result.findings, model_version=image.result.model_version)
+        write_dicom_objects(image.file, output, outputs.dicom, image.result, model, overlay)
+
+
+def write_documents(
+    documents: Iterable[Document],
+    results: Iterable[ImageResult],
+    output: Path,
+    model: ModelIdentity,
+    classes: Sequence[str],
+) -> None:
+    """Write ``coco.json``, ``fhir.ndjson``, ``label_studio.json``, as wanted.
+
+    Raises
+    ------
+    OutputError
+        If one cannot be written.
+    """
+    for document in documents:
+        if document == "coco":
+            write_coco(output / "coco.json", results, classes, model.version)
+        elif document == "fhir":
+            write_fhir(output / "fhir.ndjson", results)
+        else:
+            write_label_studio(output / "label_studio.json", results)
