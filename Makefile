@@ -66,6 +66,7 @@ types: $(READY)
 
 cpp: $(READY)
 	cmake -S . -B build/cpp -G Ninja -D CROSSEAI_SANITIZE=ON
+	clang-tidy -p build/cpp --quiet postproc_ext/src/*.cpp postproc_ext/tests/*.cpp
 	cmake --build build/cpp
 	ctest --test-dir build/cpp --output-on-failure
 

@@ -14,7 +14,7 @@ CROSSEAI_MULTIVERSION bool all_finite(const float* pixels, std::size_t size) {
     constexpr std::uint32_t exponent = 0x7f800000;
     std::uint32_t not_finite = 0;
     for (std::size_t i = 0; i < size; ++i) {
-        std::uint32_t bits;
+        std::uint32_t bits = 0;
         std::memcpy(&bits, pixels + i, sizeof bits);
         not_finite |= (bits & exponent) == exponent;
     }

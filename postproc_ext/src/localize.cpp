@@ -99,7 +99,8 @@ void localize_each(Batch<float> heatmaps, Batch<Pixel> gradient_maps, const Para
     const auto wanted = threads > 0 ? static_cast<std::size_t>(threads) : std::thread::hardware_concurrency();
     std::atomic<std::size_t> next{0};
     run_on_threads(std::min(std::max<std::size_t>(wanted, 1), heatmaps.count), [&] {
-        thread_local Localizer localize_map;  // the calling thread finds it again at its next call
+        // The calling thread finds it again at its next call.
+        thread_local Localizer localize_map;  // NOLINT(misc-const-correctness): its workspace changes
         for (std::size_t i = next++; i < heatmaps.count; i = next++)
             localize_map(heatmaps[i], gradient_maps[i], parameters, [&](const ScoredBox& box) { use(i, box); });
     });

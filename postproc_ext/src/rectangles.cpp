@@ -50,7 +50,7 @@ constexpr std::array<Block, 256> on_right = blocks_beside(1);
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "pack() puts pixel k into bit k by its byte order");
 
 inline unsigned pack(const uint8_t* pixels) {
-    uint64_t bytes;
+    uint64_t bytes = 0;
     std::memcpy(&bytes, pixels, sizeof bytes);
     return static_cast<unsigned>(bytes * 0x0102040810204080U >> 56);
 }
@@ -151,7 +151,7 @@ void RectangleSearch::start(MaskView mask) {
     height_ = mask.height;
     stride_ = (mask.width + lanes - 1) / lanes * lanes;
     mask_.assign(height_ * stride_, 0);
-    for (size_t y = 0; y < height_; ++y) std::copy_n(mask.row(y), mask.width, mask_.begin() + y * stride_);
+    for (size_t y = 0; y < height_; ++y) std::copy_n(mask.row(y), mask.width, mask_.data() + y * stride_);
     for (auto* plane : {&up_, &left_, &right_}) plane->resize((height_ + 1) * stride_);
     std::fill_n(up_.begin(), stride_, uint16_t{0});
     std::fill_n(left_.begin(), stride_, no_limit);
@@ -238,9 +238,9 @@ void RectangleSearch::clear(const Box& box) {
             while (begin > 0 && row[begin - 1]) --begin;
             while (end < stride_ && row[end]) ++end;
             std::fill(row + x0, row + x1, uint8_t{0});
-            std::fill_n(up_.begin() + here + x0, x1 - x0, uint16_t{0});
-            std::fill_n(left_.begin() + here + x0, x1 - x0, no_limit);
-            std::fill_n(right_.begin() + here + x0, x1 - x0, no_limit);
+            std::fill_n(up_.data() + here + x0, x1 - x0, uint16_t{0});
+            std::fill_n(left_.data() + here + x0, x1 - x0, no_limit);
+            std::fill_n(right_.data() + here + x0, x1 - x0, no_limit);
         } else {
             rows_below = y + 1 - bottom;
         }

@@ -33,7 +33,8 @@ CROSSEAI_MULTIVERSION double masked_sum(const float* fused, const uint8_t* mask,
         const std::size_t columns = std::min(strip, width - x);
         float sums[strip] = {};
         for (std::size_t y = 0; y < height; ++y)
-            for (std::size_t i = 0; i < columns; ++i) sums[i] += fused[y * stride + x + i] * mask[y * stride + x + i];
+            for (std::size_t i = 0; i < columns; ++i)
+                sums[i] += fused[y * stride + x + i] * static_cast<float>(mask[y * stride + x + i]);
         sum = std::accumulate(sums, sums + columns, sum);
     }
     return sum;

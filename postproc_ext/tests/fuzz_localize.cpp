@@ -70,7 +70,7 @@ void check_rectangles(Source& source) {
     maximal_rectangles(view, 1 + source.side(), 1, search, boxes);
     Expansion expand;
     expand.start(view);
-    std::int64_t last_area = static_cast<std::int64_t>(height * width);
+    auto last_area = static_cast<std::int64_t>(height * width);
     for (const Box& box : boxes) {
         require(inside(box, height, width) && box.area() <= last_area);
         last_area = box.area();

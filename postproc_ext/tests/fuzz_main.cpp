@@ -14,7 +14,7 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size);
 
-int main(int argc, char** argv) {
+int main(int argc, char* const* argv) {
     if (argc != 3) {
         std::fprintf(stderr, "usage: %s RUNS CORPUS_FOLDER\n", argv[0]);
         return 2;

@@ -34,7 +34,8 @@ using Pixels = std::vector<std::uint8_t>;
 std::int64_t ones(const Pixels& mask, std::int32_t width, const Box& box) {
     std::int64_t count = 0;
     for (std::int32_t y = box.y0; y < box.y1; ++y)
-        for (std::int32_t x = box.x0; x < box.x1; ++x) count += mask[static_cast<std::size_t>(y * width + x)];
+        for (std::int32_t x = box.x0; x < box.x1; ++x)
+            count += mask[static_cast<std::size_t>(y) * static_cast<std::size_t>(width) + static_cast<std::size_t>(x)];
     return count;
 }
 
@@ -73,7 +74,8 @@ void rectangles_equal_brute_force() {
         for (const Box& candidate : candidates) {
             CHECK(candidate == brute_force(left, height, width));
             for (std::int32_t y = candidate.y0; y < candidate.y1; ++y)
-                std::fill_n(left.begin() + y * width + candidate.x0, candidate.x1 - candidate.x0, std::uint8_t{0});
+                std::fill_n(left.data() + std::ptrdiff_t{y} * width + candidate.x0, candidate.x1 - candidate.x0,
+                            std::uint8_t{0});
         }
         CHECK(std::none_of(left.begin(), left.end(), [](auto pixel) { return pixel != 0; }));
     }
@@ -148,7 +150,8 @@ void any_maps_give_boxes_inside() {
         for (auto& pixel : heat) pixel = extremes[random() % 7] * static_cast<float>(share(random));
         std::vector<Pixel> pixels(count * height * width);
         for (auto& pixel : pixels)
-            pixel = static_cast<Pixel>(sizeof(Pixel) == 1 ? random() % 256 : extremes[random() % 7]);
+            pixel =
+                sizeof(Pixel) == 1 ? static_cast<Pixel>(random() % 256) : static_cast<Pixel>(extremes[random() % 7]);
         const Parameters parameters = any_parameters(random, sizeof(Pixel) > 1);
         const Batch<float> heatmaps{heat.data(), count, coarse_height, coarse_width};
         const Batch<Pixel> gradients{pixels.data(), count, height, width};

@@ -11,7 +11,7 @@
 
 namespace crosseai::postproc {
 
-enum class Candidates {
+enum class Candidates : std::uint8_t {
     greedy,      // the largest rectangle of ones; it is cleared; the largest of what is left; and so on
     components,  // bounding boxes of the 8-connected components
     all,         // every rectangle of ones that lies in no larger one; they overlap
