@@ -24,6 +24,7 @@ from crosseai.client.options import read_options, server_options
 from crosseai.client.outputs import parse_outputs
 from crosseai.client.promotion.commands import models_command, promote_command, rollback_command
 from crosseai.client.push import PushSummary, check_destination, push
+from crosseai.client.report import write_report
 from crosseai.client.run import Progress, RunSummary
 from crosseai.client.scoring import score_directory
 from crosseai.client.transport import TritonTransport
@@ -222,6 +223,24 @@ def evaluate(output: Path, boxes: Path) -> None:
         click.echo(f"The run explained {explain}: a labelled disease that it did not explain counts as missed.")
     if left_out:
         click.echo(f"{left_out} ground-truth boxes were left out: the run did not score their images.")
+
+
+@main.command()
+@click.argument("output", type=click.Path(path_type=Path))
+@click.option("--boxes", type=click.Path(path_type=Path), help="Ground truth in the layout of BBox_List_2017.csv.")
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    help="Labels of whole images in the layout of Data_Entry_2017.csv, for ROC curves.",
+)
+def report(output: Path, boxes: Path | None, labels: Path | None) -> None:
+    """Write OUTPUT/report.html: summary, gallery and viewer, to be opened in a browser without a network.
+
+    Score with --write html first to see radiographs and maps in it.
+    """
+    with _exit_codes(output):
+        page = write_report(output, boxes, labels)
+    click.echo(f"{page}, {page.stat().st_size / 1e6:.1f} MB")
 
 
 def _push(output: Path, archive: str, credentials: Credentials) -> PushSummary:
