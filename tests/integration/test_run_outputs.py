@@ -17,7 +17,7 @@ from crosseai.training.phantoms import write_phantoms
 from tests.integration.test_archive import Orthanc, destination, orthanc  # noqa: F401 - a fixture
 
 KINDS = ("dicom-sr", "gsps", "secondary-capture")
-WRITE = [*KINDS, "coco", "fhir", "label-studio"]
+WRITE = [*KINDS, "coco", "fhir", "label-studio", "html"]
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +44,8 @@ def test_dicom_objects_and_documents_hold_the_boxes_of_the_tables(
         for item in pydicom.dcmread(path).GraphicAnnotationSequence[0].GraphicObjectSequence
     ]
     assert sorted(drawn) == edges
+    assert len(list((tmp_path / "out/report").glob("*.js"))) == 3
+    assert "Research software" in (tmp_path / "out/report.html").read_text()
     assert len((tmp_path / "out/fhir.ndjson").read_text().splitlines()) == 3
     assert len(json.loads((tmp_path / "out/label_studio.json").read_text())) == 3
 

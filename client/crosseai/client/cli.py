@@ -69,7 +69,7 @@ def main() -> None:
     "names",
     default="",
     help="What to write beside the tables, separated by commas: overlay, panel (pictures); dicom-sr, gsps, "
-    "secondary-capture (DICOM objects); coco, fhir, label-studio (documents).  [default: none]",
+    "secondary-capture (DICOM objects); coco, fhir, label-studio (documents); html (the report).  [default: none]",
 )
 @click.option(
     "--push",

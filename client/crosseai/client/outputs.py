@@ -1,4 +1,4 @@
-"""What ``--write`` names: pictures and DICOM objects of each image, documents of a whole run."""
+"""What ``--write`` names: pictures and DICOM objects of each image, documents and the report of a whole run."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,10 +11,14 @@ from crosseai.client.formats.dicom_context import DicomObject, ModelIdentity
 from crosseai.client.formats.fhir import write_fhir
 from crosseai.client.formats.label_studio import write_label_studio
 from crosseai.client.pictures import Picture, write_pictures
+from crosseai.client.report import write_layers
 from crosseai.contract import BoxParameters, ImageResult, InputError
 from crosseai.imaging import Radiograph, draw_overlay
 
 Document: TypeAlias = Literal["coco", "fhir", "label-studio"]
+
+HTML = "html"
+"""The report, which is made of the tables and of each image's layers."""
 
 NOT_DICOM = (".png", ".jpg", ".jpeg")
 """Endings of files that no DICOM object can refer to."""
@@ -27,16 +31,17 @@ class Outputs:
     pictures: tuple[Picture, ...] = ()
     dicom: tuple[DicomObject, ...] = ()
     documents: tuple[Document, ...] = ()
+    html: bool = False
 
     @property
     def names(self) -> list[str]:
         """The names that ``--write`` takes."""
-        return [*self.pictures, *self.dicom, *self.documents]
+        return [*self.pictures, *self.dicom, *self.documents, *([HTML] if self.html else [])]
 
     @property
     def of_images(self) -> bool:
         """Whether anything is written that needs an image's pixels."""
-        return bool(self.pictures or self.dicom)
+        return bool(self.pictures or self.dicom or self.html)
 
     def check_files(self, files: Iterable[Path]) -> None:
         """Refuse files that something wanted cannot be made of, before any work is done.
@@ -61,10 +66,10 @@ def parse_outputs(names: Iterable[str]) -> Outputs:
     """
     wanted = set(names)
     kinds = [get_args(kind) for kind in (Picture, DicomObject, Document)]
-    known = {name for kind in kinds for name in kind}
+    known = {HTML, *(name for kind in kinds for name in kind)}
     if not wanted <= known:
         raise InputError(f"write: expected {', '.join(sorted(known))}; found {', '.join(sorted(wanted - known))}")
-    return Outputs(*(tuple(name for name in kind if name in wanted) for kind in kinds))
+    return Outputs(*(tuple(name for name in kind if name in wanted) for kind in kinds), html=HTML in wanted)
 
 
 def write_image_outputs(
@@ -99,6 +104,8 @@ def write_image_outputs(
     """
     if outputs.pictures:
         write_pictures(image, radiograph, output, outputs.pictures, boxes)
+    if outputs.html:
+        write_layers(image, radiograph, output)
     if outputs.dicom:
         from crosseai.client.formats.dicom import write_dicom_objects  # imports highdicom, which most runs do not need
 

@@ -18,6 +18,7 @@ from crosseai.client.manifest import write_manifest
 from crosseai.client.outputs import Outputs, write_documents, write_image_outputs
 from crosseai.client.pipeline import Outcome, Pipeline
 from crosseai.client.prepare import MovedImage, failure
+from crosseai.client.report import write_report
 from crosseai.client.servers import ServerPool
 from crosseai.client.tables import TableCounts, write_tables
 from crosseai.client.transport import ServerStatistics
@@ -155,6 +156,8 @@ class Run:
             self._progress(self._snapshot())
             counts = self._write_tables()
             self._write_manifest(status, asdict(counts))
+            if self._outputs.html:
+                write_report(self._output)
         return RunSummary(
             self._output,
             self._servers.model.version,

@@ -88,7 +88,7 @@ def score_directory(
         Box parameters by name; None for those that the model's spec recommends.
     write
         What to write beside the tables: pictures (``overlay``, ``panel``), DICOM objects (``dicom-sr``, ``gsps``,
-        ``secondary-capture``), documents (``coco``, ``fhir``, ``label-studio``).
+        ``secondary-capture``), documents (``coco``, ``fhir``, ``label-studio``), the report (``html``).
     new
         Where ``output`` holds a run with another configuration, write to ``output-2``, ``output-3``, ... instead of
         refusing: to the first that is free, or holds a run with this one.
