@@ -48,8 +48,7 @@ def test_files_that_vanish_during_the_run(tiny_server: str, tmp_path: Path) -> N
     summary = score_directory(images, tmp_path / "out", server=tiny_server, explain="none", progress=progress)
     assert (summary.counts.scored, summary.counts.failed) == (599, 1)
     (failure,) = map(json.loads, (tmp_path / "out/errors.jsonl").read_text().splitlines())
-    assert (failure["path"], failure["stage"]) == ("0599.png", "read")
-    assert "No such file" in failure["message"]
+    assert (failure["path"], failure["stage"], failure["error"]) == ("0599.png", "read", "UnreadableImageError")
 
 
 def test_a_disk_that_takes_no_more(tiny_server: str, tmp_path: Path) -> None:
