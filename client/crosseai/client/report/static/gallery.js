@@ -157,6 +157,7 @@ function startGallery() {
   byId("hit-label").hidden = !truth;
   byId("no-layers").hidden = items.some((item) => item.hasLayers) || report.images.id.length === 0;
   filters.addEventListener("input", applyFilters);
+  filters.addEventListener("change", applyFilters); // all that some browsers send for a select
   filters.addEventListener("reset", () => setTimeout(applyFilters));
   filters.addEventListener("submit", (event) => event.preventDefault());
   window.addEventListener("scroll", () => requestAnimationFrame(renderTiles), { passive: true });

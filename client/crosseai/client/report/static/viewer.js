@@ -79,8 +79,8 @@ async function showDisease(disease) {
 }
 
 function showProbabilities() {
-  const { item } = view;
-  byId("probabilities").tBodies[0].replaceChildren(...report.diseases.map((name, d) => {
+  const { item } = view, body = byId("probabilities").tBodies[0], focusedHere = body.contains(document.activeElement);
+  body.replaceChildren(...report.diseases.map((name, d) => {
     const p = item.probabilities[d], box = item.boxes.find(({ disease }) => disease === d);
     const truth = item.truth.filter(({ disease }) => disease === d).map(({ iou }) => `IoU ${iou.toFixed(2)}`).join(", ");
     return html("tr", { class: (item.positive >> d) & 1 ? "positive" : null },
@@ -89,6 +89,7 @@ function showProbabilities() {
       html("td", { class: "meter" }, html("span", { style: { width: `${100 * p}%` } })), html("td", { class: "number" }, p.toFixed(2)),
       html("td", { class: "hint" }, truth || (box ? `score ${box.score.toFixed(0)}` : "")));
   }));
+  if (focusedHere) body.querySelector("[aria-pressed=true]").focus();
 }
 
 const controls = (nodes) => Object.fromEntries([...nodes].filter(({ type, checked }) => type !== "radio" || checked)
@@ -206,7 +207,8 @@ function startViewer() {
   const clicks = { close: () => viewer.close(), previous: () => step(-1), next: () => step(1), "as-scored": asScored,
     "zoom-in": () => zoomBy(1.25), "zoom-out": () => zoomBy(0.8), "zoom-fit": fit };
   for (const [id, action] of Object.entries(clicks)) byId(id).addEventListener("click", action);
-  viewer.addEventListener("keydown", (event) => {
+  document.addEventListener("keydown", (event) => {
+    if (!viewer.open) return;
     const slides = event.target.type === "range" || event.target.type === "radio";
     if (event.ctrlKey || event.metaKey || event.altKey || !(event.key in KEYS) || (slides && event.key.startsWith("Arrow"))) return;
     event.preventDefault();
