@@ -71,9 +71,7 @@ def small(images: list[ScoredImage], tmp_path_factory: pytest.TempPathFactory) -
         write_layers(image, image.radiograph, folder)
     failure = ImageFailure(HOSTILE, "UnreadableImageError", f"{HOSTILE}: expected a file", "read")
     write_run(folder, [image.result for image in images], [failure])
-    x0, y0, x1, y1 = (
-        edge * 1024 / side for edge, side in zip(images[0].result.findings[0].box_image_px, (120, 90) * 2)
-    )
+    x0, y0, x1, y1 = np.array(images[0].result.findings[0].box_image_px) * 1024 / (120, 90, 120, 90)
     truth = folder / "truth.csv"
     truth.write_text(f"h\na.png,Mass,{x0},{y0},{x1 - x0},{y1 - y0}\nb.png,Effusion,0,0,10,10\n")
     labels = folder / "labels.csv"
