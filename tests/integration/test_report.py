@@ -255,6 +255,7 @@ def test_the_mask_is_that_of_the_box_and_follows_the_sliders(
     [
         box_preset("crosseai"),
         box_preset("scalp"),
+        box_preset("tuned"),
         BoxParameters("power", t=0.4, gradient_percentile=90.0, gradient_power=0.5),
         BoxParameters("smooth", t=0.2, gradient_sigma=0.04),
         BoxParameters("closed", t=0.1, threshold=0.3, closing=0.05),
@@ -278,7 +279,8 @@ def test_formulas_are_those_of_postproc(
         parameters.keywords(),
     )
     fused = fuse(maps.heatmap, maps.gradient_map, **parameters.fusion_keywords())
-    np.testing.assert_allclose(np.reshape(found, fused.shape), fused, rtol=0, atol=1e-4)
+    last_bits = parameters.gradient_power != 1 or parameters.gradient_sigma != 0  # powers and sums may differ in them
+    np.testing.assert_allclose(np.reshape(found, fused.shape), fused, rtol=0, atol=1e-4 if last_bits else 0)
     expected = binarize(fused, threshold=parameters.threshold, closing=parameters.closing)
     np.testing.assert_array_equal(np.reshape(mask, fused.shape), expected)
 

@@ -18,5 +18,6 @@ startViewer();
 setTheme(matchMedia("(prefers-color-scheme: dark)").matches);
 byId("theme").addEventListener("click", () => setTheme(document.documentElement.dataset.theme !== "dark"));
 byId("print").addEventListener("click", () => window.print());
+window.addEventListener("beforeprint", () => { byId("provenance").open = true; });
 window.addEventListener("hashchange", followLink);
 followLink();

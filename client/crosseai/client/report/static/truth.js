@@ -24,7 +24,7 @@ function showTruth() {
 
 function localisationTable({ thresholds, diseases, boxes, mean_iou: meanIou, accuracy, low, high }) {
   const cell = (row, k) => html("td", { class: "number share", style: { "--share": accuracy[row][k] } },
-    accuracy[row][k].toFixed(2), html("small", {}, `${low[row][k].toFixed(2)} to ${high[row][k].toFixed(2)}`));
+    accuracy[row][k].toFixed(2), html("small", {}, `${low[row][k].toFixed(2)}–${high[row][k].toFixed(2)}`));
   const heads = ["Disease", "Boxes", "Mean IoU", ...thresholds.map((t) => `T = ${t}`)];
   return html("table", { id: "localisation" },
     html("thead", {}, html("tr", {}, heads.map((head) => html("th", { scope: "col" }, head)))),
@@ -45,9 +45,9 @@ function rocCard({ disease, auc, positives, images, false_positives: xs, true_po
   const points = xs.map((x, i) => `${(100 * x).toFixed(2)},${(100 - 100 * ys[i]).toFixed(2)}`).join(" ");
   return html("div", { class: "card" }, html("span", { class: "name" }, disease),
     html("span", { class: "value" }, `AUC ${auc.toFixed(3)}`, html("small", {}, `${positives} of ${images} labelled`)),
-    svg("svg", { class: "chart roc", viewBox: "-1 -1 102 112", role: "img", "aria-label": `ROC of ${disease}, AUC ${auc.toFixed(3)}` },
+    svg("svg", { class: "chart roc", viewBox: "-9 -1 110 112", role: "img", "aria-label": `ROC of ${disease}, AUC ${auc.toFixed(3)}` },
       svg("rect", { class: "frame", x: 0, y: 0, width: 100, height: 100 }),
       svg("line", { class: "axis", x1: 0, y1: 100, x2: 100, y2: 0 }), svg("polyline", { class: "curve", points }),
       svg("text", { x: 50, y: 109, "text-anchor": "middle" }, "false positive rate"),
-      svg("text", { x: -50, y: 7, transform: "rotate(-90)", "text-anchor": "middle" }, "true positive rate")));
+      svg("text", { x: -50, y: -3, transform: "rotate(-90)", "text-anchor": "middle" }, "true positive rate")));
 }

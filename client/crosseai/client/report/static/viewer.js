@@ -122,15 +122,16 @@ function draw() {
     ...(boxOn ? item.boxes.filter(ours) : []).flatMap(({ disease, box }) => rectangle(box, "box", report.colours[disease])));
 }
 
-// Colours of a map 0..255; what is low is transparent, so that the radiograph stays visible.
+// Bytes of red, green, blue, alpha for each level; what is low is transparent, so that the radiograph stays visible.
+const palette = new Uint32Array(Uint8ClampedArray.from(
+  report.colour_map.flatMap(([red, green, blue], level) => [red, green, blue, 4 * (level - 20)])).buffer);
+
+// Paints a map 0..255.
 function paint(values) {
   const { width, height } = view.maps;
   Object.assign(canvas, { width, height });
   const context = canvas.getContext("2d"), image = context.createImageData(width, height);
-  values.forEach((value, i) => {
-    const level = Math.min(255, Math.round(value)), [red, green, blue] = report.colour_map[level];
-    image.data.set([red, green, blue, Math.max(0, 4 * (level - 20))], 4 * i); // clamped to 255
-  });
+  new Uint32Array(image.data.buffer).set(Uint32Array.from(values, (value) => palette[Math.min(255, Math.round(value))]));
   context.putImageData(image, 0, 0);
 }
 
