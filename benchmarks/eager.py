@@ -7,15 +7,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from captum.attr import GuidedBackprop
 from torch import Tensor, nn
 
 import tests.torchvision_cpu  # noqa: F401  before pytorch_grad_cam, which imports torchvision
 from crosseai.contract import ModelSpec
 from crosseai.export.gradcam import heatmaps
 from crosseai.export.reference import GuidedReLU
-from captum.attr import GuidedBackprop  # isort: skip
-from pytorch_grad_cam import GradCAMPlusPlus  # isort: skip
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget  # isort: skip
+
+# isort: split
+from pytorch_grad_cam import GradCAMPlusPlus
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 Array = npt.NDArray[Any]
 
