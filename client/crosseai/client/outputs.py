@@ -65,11 +65,16 @@ def parse_outputs(names: Iterable[str]) -> Outputs:
         If a name is unknown.
     """
     wanted = set(names)
-    kinds = [get_args(kind) for kind in (Picture, DicomObject, Document)]
-    known = {HTML, *(name for kind in kinds for name in kind)}
+    pictures, objects, documents = (get_args(kind) for kind in (Picture, DicomObject, Document))
+    known = {HTML, *pictures, *objects, *documents}
     if not wanted <= known:
         raise InputError(f"write: expected {', '.join(sorted(known))}; found {', '.join(sorted(wanted - known))}")
-    return Outputs(*(tuple(name for name in kind if name in wanted) for kind in kinds), html=HTML in wanted)
+    return Outputs(
+        pictures=tuple(name for name in pictures if name in wanted),
+        dicom=tuple(name for name in objects if name in wanted),
+        documents=tuple(name for name in documents if name in wanted),
+        html=HTML in wanted,
+    )
 
 
 def write_image_outputs(
