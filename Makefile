@@ -95,8 +95,10 @@ fuzz: $(READY)
 wheel: $(READY)
 	python -m build --outdir build/dist
 
+BENCHMARKS := contrastive decoding graph loader postproc precision presets promotion throughput
+
 bench: $(READY)
-	for script in benchmarks/*.py; do python $$script || exit; done
+	for name in $(BENCHMARKS); do python -m benchmarks.$$name || exit; done
 
 clean:
 	rm -rf build

@@ -1,6 +1,6 @@
 """Does the contrastive term help, and does fusion beat its parts? Writes ``benchmarks/contrastive.md``.
 
-    python benchmarks/contrastive.py
+    python -m benchmarks.contrastive
 
 A small network is trained on phantoms with and without the contrastive term (lambda 0.8 as in the paper, and 1), once
 from fresh weights and once from trained ones, as the paper starts from ImageNet's; for want of those, from the network

@@ -1,6 +1,6 @@
 """How fast are radiographs read? Writes ``benchmarks/decoding.md``.
 
-    python benchmarks/decoding.py
+    python -m benchmarks.decoding
 
 Reading a file and preprocessing it for the model, against the least that must be done: ``cv2.imread`` and
 ``cv2.resize`` for a PNG, ``np.fromfile`` and ``cv2.resize`` for uncompressed DICOM. Then every DICOM transfer syntax

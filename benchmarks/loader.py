@@ -1,6 +1,6 @@
 """Can the images be decoded, and read, as fast as a GPU trains on them? Writes ``benchmarks/loader.md``.
 
-    python benchmarks/loader.py [--data DIR] [--rate IMAGES_PER_SECOND]
+    python -m benchmarks.loader [--data DIR] [--rate IMAGES_PER_SECOND]
 
 Decoding is measured on real radiographs where they are at hand, by threads (which ``decoded_images`` uses) and by
 processes; reading on a cache that is larger than any processor's own, in random batches of 128 as training reads it.

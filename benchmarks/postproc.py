@@ -1,6 +1,6 @@
 """How fast is the box algorithm? Writes ``benchmarks/postproc.md``.
 
-    python benchmarks/postproc.py
+    python -m benchmarks.postproc
 
 The yardstick is OpenCV doing only the first four steps (resize, two min-max normalisations, addWeighted, threshold) on
 the same arrays with one thread. The calls of a row take turns, and each time is the least of many, so that a busy
@@ -9,7 +9,6 @@ machine disturbs the ratios little.
 
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -20,11 +19,9 @@ import click
 import cv2
 import numpy as np
 import numpy.typing as npt
-from explanations import nih_explanations, phantom_explanations
 
+from benchmarks.explanations import nih_explanations, phantom_explanations
 from crosseai import postproc
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the oracle
 from tests.oracles import boxes as oracle
 
 Maps = tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]

@@ -1,6 +1,6 @@
 """Do narrower types change the boxes? Writes ``benchmarks/precision.md``.
 
-    python benchmarks/precision.py
+    python -m benchmarks.precision
 
 Real radiographs and the real classifier beside the checkout; for each image the three classes that float32 finds most
 probable. float16 is the exported file, run by ONNX Runtime. bfloat16 and int8 are not exported: PyTorch runs the same
@@ -20,9 +20,9 @@ import click
 import numpy as np
 import numpy.typing as npt
 import torch
-from presets import iou
 from torch import Tensor, fx, nn
 
+from benchmarks.presets import iou
 from crosseai import postproc
 from crosseai.contract import ModelSpec, box_preset
 from crosseai.export import export_onnx

@@ -1,6 +1,6 @@
 """Which keywords of ``localize`` make good boxes? Writes ``benchmarks/presets.md``.
 
-    python benchmarks/presets.py
+    python -m benchmarks.presets
 
 Every combination of a grid is scored by mean IoU on validation phantoms. The winner is the best one that does not lose
 to the heat map alone on the few real radiographs at hand: the phantoms' classifier is a good one, so that on phantoms
@@ -22,8 +22,8 @@ from typing import Any
 import click
 import numpy as np
 import numpy.typing as npt
-from explanations import Explanations, nih_explanations, phantom_explanations
 
+from benchmarks.explanations import Explanations, nih_explanations, phantom_explanations
 from crosseai import postproc
 from crosseai.contract import BoxParameters
 

@@ -5,7 +5,6 @@ Writes ``promotion.md``.
 """
 
 import os
-import sys
 import tempfile
 import threading
 import time
@@ -13,8 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from crosseai.client.promotion.promote import Site, promote, rollback
 from crosseai.contract import CHAMPION

@@ -1,6 +1,6 @@
 """How fast does the client score? Writes ``benchmarks/throughput.md``.
 
-    python benchmarks/throughput.py     alone on the machine, about nine minutes
+    python -m benchmarks.throughput     alone on the machine, about nine minutes
 
 Yardsticks: where decoding is the bottleneck (a tiny model), a bare loop of ``cv2.imread`` and ``cv2.resize`` on all
 cores; where the server is (a ResNet-50), Triton's own ``perf_analyzer`` on the same server, batch size and outputs.
@@ -46,8 +46,6 @@ from crosseai.serve.environment import server_environment
 from crosseai.serve.repository import place_version
 from crosseai.training import build_model
 from crosseai.training.phantoms import write_phantoms
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the tiny model
 from tests.tiny_model import write_tiny_model
 
 CACHE = Path(__file__).resolve().parents[1] / "build" / "benchmarks"
