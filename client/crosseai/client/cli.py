@@ -4,8 +4,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -18,6 +17,7 @@ from crosseai.client.credentials import Credentials
 from crosseai.client.display import LogFormat, display, metrics
 from crosseai.client.doctor import diagnose
 from crosseai.client.evaluation import LocalisationTable, evaluate_boxes, read_scored_boxes
+from crosseai.client.exit_codes import EXIT_FAILED, EXIT_SERVER, exit_codes
 from crosseai.client.formats.dicom_context import DicomObject
 from crosseai.client.manifest import MANIFEST, read_configuration
 from crosseai.client.options import read_options, server_options
@@ -28,12 +28,10 @@ from crosseai.client.report import write_report
 from crosseai.client.run import Progress, RunSummary
 from crosseai.client.scoring import score_directory
 from crosseai.client.transport import TritonTransport
-from crosseai.contract import PRESETS, RESEARCH_NOTICE, ContractError, CrossEAIError, InputError, ServerError
+from crosseai.contract import PRESETS, RESEARCH_NOTICE, InputError
 from crosseai.imaging import ReadPolicy
 
 ARCHIVE_TOKEN_VARIABLE = "CROSSEAI_ARCHIVE_TOKEN"  # noqa: S105 - the name of a variable, not a token
-
-EXIT_SOME_FAILED, EXIT_USAGE, EXIT_SERVER, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 
 @click.group(help=f"Score chest radiographs on a Triton server.\n\n{RESEARCH_NOTICE}")
@@ -126,7 +124,7 @@ def run(
     Exit status: 0 all scored, 1 some files failed, 2 wrong usage, 3 the server is unreachable.
     """
     stop = _stop_at_signals() if watch else None
-    with _exit_codes(output), metrics(metrics_port) as publish, display(log_format) as show:
+    with exit_codes(lambda: _how_to_continue(output)), metrics(metrics_port) as publish, display(log_format) as show:
         write = [name.strip() for name in names.split(",") if name.strip()]
         if archive is not None:
             check_destination(archive)
@@ -165,7 +163,7 @@ def run(
         for name, reason in pushed.refused.items():
             click.echo(f"  refused: {name}: {reason}", err=True)
     if summary.counts.failed or (pushed is not None and pushed.refused):
-        sys.exit(EXIT_SOME_FAILED)
+        sys.exit(EXIT_FAILED)
 
 
 @main.command()
@@ -201,7 +199,7 @@ def doctor(
         if check.advice:
             click.echo(f"     {check.advice}")
     if any(check.advice for check in checks):
-        sys.exit(EXIT_SERVER if any(check.unreachable for check in checks) else EXIT_SOME_FAILED)
+        sys.exit(EXIT_SERVER if any(check.unreachable for check in checks) else EXIT_FAILED)
 
 
 @main.command()
@@ -214,7 +212,7 @@ def evaluate(output: Path, boxes: Path) -> None:
 
     Score with --explain BOXES first, so that the labelled diseases are the explained ones.
     """
-    with _exit_codes(output):
+    with exit_codes(lambda: _how_to_continue(output)):
         predicted, ground_truth, left_out = read_scored_boxes(output, boxes)
         table = evaluate_boxes(predicted, ground_truth)
         explain = read_configuration(output)["explain"]
@@ -238,7 +236,7 @@ def report(output: Path, boxes: Path | None, labels: Path | None) -> None:
 
     Score with --write html first to see radiographs and maps in it.
     """
-    with _exit_codes(output):
+    with exit_codes(lambda: _how_to_continue(output)):
         page = write_report(output, boxes, labels)
     click.echo(f"{page}, {page.stat().st_size / 1e6:.1f} MB")
 
@@ -248,25 +246,6 @@ def _push(output: Path, archive: str, credentials: Credentials) -> PushSummary:
     files = sorted(file for kind in get_args(DicomObject) for file in (output / kind).glob("*.dcm"))
     ours = replace(credentials, token=os.environ.get(ARCHIVE_TOKEN_VARIABLE))
     return push(files, output, archive, credentials=ours)
-
-
-@contextmanager
-def _exit_codes(output: Path) -> Iterator[None]:
-    """End the process with the right status and one message for each kind of error."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        click.echo(f"interrupted{_how_to_continue(output)}", err=True)
-        sys.exit(EXIT_INTERRUPTED)
-    except ServerError as error:
-        click.echo(f"server: {error}{_how_to_continue(output)}", err=True)
-        sys.exit(EXIT_SERVER)
-    except (InputError, ContractError) as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(EXIT_USAGE)
-    except CrossEAIError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(EXIT_SOME_FAILED)
 
 
 def _stop_at_signals() -> threading.Event:

@@ -12,13 +12,7 @@ from crosseai.imaging import DEFAULT_POLICY, ReadPolicy
 
 _FILE = click.Path(path_type=Path)
 
-_OPTIONS = (
-    click.option(
-        "--server",
-        help="grpc://HOST:PORT of a Triton server, grpcs:// for TLS; several separated by commas.  "
-        "[default: an embedded one]",
-    ),
-    click.option("--model-version", help="Version to ask of --server.  [default: the newest that it has loaded]"),
+_CREDENTIALS = (
     click.option(
         "--tls-ca",
         type=_FILE,
@@ -32,15 +26,11 @@ _OPTIONS = (
         help="File with a bearer token, sent over TLS or to this machine only.  "
         f"[default: the variable {TOKEN_VARIABLE}]",
     ),
-    click.option("--timeout", "timeout_s", default=120.0, show_default=True, help="Deadline of a call, in seconds."),
 )
 
 
-def server_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options; the command gets ``server``, ``model_version``, ``timeout_s`` and ``credentials``.
-
-    ``credentials`` is a function, so that its errors are the command's.
-    """
+def credential_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options; the command gets ``credentials``, a function, so that its errors are the command's."""
 
     @wraps(command)
     def wrapper(
@@ -51,9 +41,28 @@ def server_options(command: Callable[..., None]) -> Callable[..., None]:
 
         command(credentials=credentials, **arguments)
 
-    for option in reversed(_OPTIONS):
+    for option in reversed(_CREDENTIALS):
         wrapper = option(wrapper)
     return wrapper
+
+
+_SERVERS = (
+    click.option(
+        "--server",
+        help="grpc://HOST:PORT of a Triton server, grpcs:// for TLS; several separated by commas.  "
+        "[default: an embedded one]",
+    ),
+    click.option("--model-version", help="Version to ask of --server.  [default: the newest that it has loaded]"),
+    credential_options,
+    click.option("--timeout", "timeout_s", default=120.0, show_default=True, help="Deadline of a call, in seconds."),
+)
+
+
+def server_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options; the command gets ``server``, ``model_version``, ``timeout_s`` and ``credentials``."""
+    for option in reversed(_SERVERS):
+        command = option(command)
+    return command
 
 
 _READ_OPTIONS = (

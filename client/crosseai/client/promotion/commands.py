@@ -2,8 +2,7 @@
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +10,22 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from crosseai.client.credentials import TOKEN_VARIABLE, Credentials, read_token
+from crosseai.client.credentials import Credentials
+from crosseai.client.exit_codes import exit_codes
+from crosseai.client.options import credential_options
 from crosseai.client.promotion.gates import USUAL_GATES, read_gates
 from crosseai.client.promotion.promote import Site, promote, rollback
 from crosseai.client.promotion.registry import Registry
 from crosseai.client.promotion.servers import Server
-from crosseai.contract import CHAMPION, ContractError, CrossEAIError, InputError, ServerError
+from crosseai.contract import CHAMPION, InputError
 
 MODEL = "crosseai"
-EXIT_FAILED, EXIT_USAGE, EXIT_SERVER = 1, 2, 3
-
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 _SERVERS = (
     click.option("--server", help="grpc://HOST:PORT of a server, grpcs:// for TLS; several separated by commas."),
-    click.option("--tls-ca", type=_FILE, help="PEM file of the authorities that may vouch for --server."),
-    click.option("--tls-cert", type=_FILE, help="PEM file with this client's certificate chain."),
-    click.option("--tls-key", type=_FILE, help="PEM file with the key of --tls-cert."),
-    click.option(
-        "--token-file", type=_FILE, help=f"File with a bearer token. [default: the variable {TOKEN_VARIABLE}]"
-    ),
+    credential_options,
 )
 
 _SITE = (
@@ -90,7 +84,7 @@ def promote_command(version: str, alias: str, gate_file: Path | None, dry_run: b
     the old version goes on serving. Exit status: 0 done, 1 or 2 refused, 3 a server failed.
     """
     del alias  # there is one; the option says aloud what happens
-    with _exit_codes():
+    with exit_codes(_advice):
         name, number = _parse(version)
         gates = USUAL_GATES if gate_file is None else read_gates(gate_file)
         promote(name, number, _site(**site), gates=gates, dry_run=dry_run, tell=_tell)
@@ -102,7 +96,7 @@ def promote_command(version: str, alias: str, gate_file: Path | None, dry_run: b
 @_with(_SITE)
 def rollback_command(model: str, **site: Any) -> None:
     """Make the previous champion of MODEL the champion again, without losing a request."""
-    with _exit_codes():
+    with exit_codes(_advice):
         number = rollback(model, _site(**site), tell=_tell)
         click.echo(f"{model}/{number} is the {CHAMPION}")
 
@@ -110,11 +104,11 @@ def rollback_command(model: str, **site: Any) -> None:
 @click.command("models")
 @click.argument("model", default=MODEL)
 @_with(_SERVERS)
-def models_command(model: str, **where: Any) -> None:
+def models_command(model: str, server: str | None, credentials: Callable[[], Credentials]) -> None:
     """List the registered versions of MODEL: aliases, metrics, and which servers have loaded them."""
-    with _exit_codes():
-        addresses, credentials = _addresses(**where)
-        servers = [Server(address, credentials) for address in addresses]
+    with exit_codes(_advice):
+        given = credentials()
+        servers = [Server(address, given) for address in _addresses(server)]
         registry = Registry(model)
         aliases = registry.aliases()
         table = Table("version", "aliases", "metrics", "SHA-256", *(["loaded on"] if servers else []))
@@ -123,25 +117,29 @@ def models_command(model: str, **where: Any) -> None:
             metrics = ", ".join(
                 f"{name} {value:.4f}" for name, value in sorted(listed.metrics.items()) if "mean" in name
             )
-            loaded = [str(server) for server in servers if server.has_loaded(model, listed.version)]
+            loaded = [str(one) for one in servers if one.has_loaded(model, listed.version)]
             cells = [", ".join(loaded)] if servers else []
             table.add_row(str(listed.version), names, metrics, listed.sha256[:12], *cells)
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
-def _addresses(
-    server: str | None, tls_ca: Path | None, tls_cert: Path | None, tls_key: Path | None, token_file: Path | None
-) -> tuple[list[str], Credentials]:
-    """Servers, and what they want to see."""
-    addresses = [address.strip() for address in (server or "").split(",") if address.strip()]
-    return addresses, Credentials(ca=tls_ca, certificate=tls_cert, key=tls_key, token=read_token(token_file))
+def _addresses(server: str | None) -> list[str]:
+    return [address.strip() for address in (server or "").split(",") if address.strip()]
 
 
-def _site(*, repository: Path | None, grace_s: float, timeout_s: float, log: Path, reason: str, **where: Any) -> Site:
-    servers, credentials = _addresses(**where)
+def _site(
+    *,
+    server: str | None,
+    credentials: Callable[[], Credentials],
+    repository: Path | None,
+    grace_s: float,
+    timeout_s: float,
+    log: Path,
+    reason: str,
+) -> Site:
     return Site(
-        servers=servers,
-        credentials=credentials,
+        servers=_addresses(server),
+        credentials=credentials(),
         repository=repository,
         grace_s=grace_s,
         timeout_s=timeout_s,
@@ -157,24 +155,9 @@ def _parse(version: str) -> tuple[str, int]:
     return match[1], int(match[2])
 
 
+def _advice() -> str:
+    return "; `crosseai-client models` says which version is the champion"
+
+
 def _tell(line: str) -> None:
     click.echo(line, err=True)
-
-
-@contextmanager
-def _exit_codes() -> Iterator[None]:
-    """One message and a status for each kind of error."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        click.echo("interrupted; `crosseai-client models` says which version is the champion", err=True)
-        sys.exit(130)
-    except ServerError as error:
-        click.echo(f"server: {error}", err=True)
-        sys.exit(EXIT_SERVER)
-    except (InputError, ContractError) as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(EXIT_USAGE)
-    except CrossEAIError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(EXIT_FAILED)
