@@ -1,6 +1,7 @@
 """Asynchronous gRPC to one Triton server; the only module that knows ``tritonclient``."""
 
-from collections.abc import Iterator, Sequence
+import asyncio
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -26,6 +27,9 @@ from crosseai.contract import (
 
 STATISTICS_TIMEOUT_S = 5.0
 """Deadline of a call that nobody's results depend on."""
+
+DRAIN_S = 5.0
+"""How long requests under way are waited for when a connection is closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +97,27 @@ class TritonTransport:
             creds=credentials.channel(self.address, encrypted=address.encrypted),
             channel_args=list(_CHANNEL_OPTIONS.items()),
         )
+        self._under_way: set[asyncio.Task[Any]] = set()
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, after the requests under way have ended or ``DRAIN_S`` are over."""
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=DRAIN_S)
         await self._client.close()
+
+    async def _never_cancelled(self, call: Coroutine[Any, Any, Any]) -> Any:
+        """Await a call that goes on when we are cancelled: a cancelled one can crash Triton, by a race in its
+        gRPC frontend (triton-inference-server/server, issue 8034).
+        """
+        task = asyncio.ensure_future(call)
+        self._under_way.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # where nobody waits any more, nobody wants to hear of it either
 
     async def infer(
         self,
@@ -139,7 +160,7 @@ class TritonTransport:
             )
         image_spec, targets_spec = spec.inputs
         with self._translated_errors():
-            result = await self._client.infer(
+            call = self._client.infer(
                 spec.name,
                 [self._input(image_spec, images), self._input(targets_spec, targets)],
                 model_version=model.version,
@@ -147,6 +168,7 @@ class TritonTransport:
                 client_timeout=self._timeout_s,
                 headers=self._headers,
             )
+            result = await self._never_cancelled(call)
         specs = {tensor.name: tensor for tensor in spec.outputs}
         arrays = {name: result.as_numpy(name) for name in outputs}
         for name, array in arrays.items():
