@@ -101,7 +101,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
         findings = (Finding("Mass", 0.75, (10, 20, 100, 120), (1, 2, 3, 4), 120.5),)
         result = ImageResult(path.stem, path.name, 128, 128, "7", {"Mass": 0.75}, {"Mass": True}, findings)
         model = ModelIdentity("crosseai", "7", "ab" * 32)
-        write_dicom_objects(path, folder / "out", KINDS, result, model, np.zeros((128, 128, 3), np.uint8))
+        write_dicom_objects(path, folder / "out", KINDS, result, model, lambda: np.zeros((128, 128, 3), np.uint8))
     return folder / "out"
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -114,8 +115,9 @@ def write_image_outputs(
     if outputs.dicom:
         from crosseai.client.formats.dicom import write_dicom_objects  # imports highdicom, which most runs do not need
 
-        overlay = draw_overlay(radiograph, image.result.findings, model_version=image.result.model_version)
-        write_dicom_objects(image.file, output, outputs.dicom, image.result, model, overlay)
+        result = image.result
+        overlay = partial(draw_overlay, radiograph, result.findings, model_version=result.model_version)
+        write_dicom_objects(image.file, output, outputs.dicom, result, model, overlay)
 
 
 def write_documents(

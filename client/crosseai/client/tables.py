@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from crosseai.client.files import atomic_path
 from crosseai.client.journal import Record
-from crosseai.contract import NO_BOX, BoxParameters, ImageFailure, ImageResult, ModelSpec
+from crosseai.contract import BoxParameters, ImageFailure, ImageResult, ModelSpec
 
 PREDICTIONS = "predictions"
 BOXES = "boxes"
@@ -144,14 +144,13 @@ def _prediction_row(result: ImageResult) -> dict[str, object]:
 
 
 def _box_rows(result: ImageResult, parameters: BoxParameters) -> Iterator[dict[str, object]]:
-    for finding in result.findings:
-        if finding.box_image_px != NO_BOX:
-            yield {
-                "image_id": result.image_id,
-                "disease": finding.disease,
-                "probability": finding.probability,
-                **dict(zip(("x0", "y0", "x1", "y1"), finding.box_image_px, strict=True)),
-                "score": finding.score,
-                "t": parameters.t,
-                "threshold": parameters.threshold,
-            }
+    for finding in result.localized:
+        yield {
+            "image_id": result.image_id,
+            "disease": finding.disease,
+            "probability": finding.probability,
+            **dict(zip(("x0", "y0", "x1", "y1"), finding.box_image_px, strict=True)),
+            "score": finding.score,
+            "t": parameters.t,
+            "threshold": parameters.threshold,
+        }

@@ -72,6 +72,11 @@ class ImageResult:
     findings: tuple[Finding, ...] = ()
     warnings: tuple[str, ...] = ()
 
+    @property
+    def localized(self) -> tuple[Finding, ...]:
+        """The findings that have a box."""
+        return tuple(finding for finding in self.findings if finding.box_image_px != NO_BOX)
+
 
 @dataclass(frozen=True, slots=True)
 class ImageFailure:

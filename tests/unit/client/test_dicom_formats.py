@@ -161,7 +161,7 @@ def test_an_image_that_nothing_can_refer_to_is_refused(radiograph: Path, tmp_pat
 def write_all(radiograph: Path, output: Path) -> list[Path]:
     header = pydicom.dcmread(radiograph, stop_before_pixels=True)
     pixels = np.zeros((header.Rows, header.Columns, 3), np.uint8)
-    write_dicom_objects(radiograph, output, get_args(DicomObject), result_for(header, **BOXES), MODEL, pixels)
+    write_dicom_objects(radiograph, output, get_args(DicomObject), result_for(header, **BOXES), MODEL, lambda: pixels)
     return sorted(output.rglob("*.dcm"))
 
 

@@ -13,5 +13,7 @@ def test_the_picture_is_drawn(repository: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["--output", str(file)], catch_exceptions=False)
     assert result.exit_code == 0
     committed = repository / "postproc_ext" / "steps.png"
-    assert cv2.imread(str(file)).shape == cv2.imread(str(committed)).shape
+    drawn, kept = (cv2.imread(str(picture)).astype(float) for picture in (file, committed))
+    assert drawn.shape == kept.shape
+    assert abs(drawn - kept).mean() < 1  # gray levels: fonts may differ between machines
     assert committed.stat().st_size < 150_000

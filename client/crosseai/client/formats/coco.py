@@ -7,7 +7,7 @@ from typing import Any
 
 from crosseai.client.files import atomic_path
 from crosseai.client.formats.json_array import write_array
-from crosseai.contract import NO_BOX, RESEARCH_NOTICE, ImageResult
+from crosseai.contract import RESEARCH_NOTICE, ImageResult
 
 
 def write_coco(path: Path, results: Iterable[ImageResult], classes: Sequence[str], model_version: str) -> None:
@@ -59,17 +59,16 @@ def _images(results: Iterable[ImageResult]) -> Iterator[dict[str, Any]]:
 def _annotations(results: Iterable[ImageResult], categories: dict[str, int]) -> Iterator[dict[str, Any]]:
     number = 0
     for image, result in enumerate(results, 1):
-        for finding in result.findings:
-            if finding.box_image_px != NO_BOX:
-                number += 1
-                x0, y0, x1, y1 = finding.box_image_px
-                yield {
-                    "id": number,
-                    "image_id": image,
-                    "category_id": categories[finding.disease],
-                    "bbox": [x0, y0, x1 - x0, y1 - y0],
-                    "area": (x1 - x0) * (y1 - y0),
-                    "iscrowd": 0,
-                    "score": finding.probability,
-                    "box_score": finding.score,
-                }
+        for finding in result.localized:
+            number += 1
+            x0, y0, x1, y1 = finding.box_image_px
+            yield {
+                "id": number,
+                "image_id": image,
+                "category_id": categories[finding.disease],
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "area": (x1 - x0) * (y1 - y0),
+                "iscrowd": 0,
+                "score": finding.probability,
+                "box_score": finding.score,
+            }

@@ -1,6 +1,6 @@
 """The DICOM objects of one scored image, from its file to files."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ def write_dicom_objects(
     kinds: Iterable[DicomObject],
     result: ImageResult,
     model: ModelIdentity,
-    overlay: npt.NDArray[np.uint8],
+    overlay: Callable[[], npt.NDArray[np.uint8]],
 ) -> None:
     """Write ``output/KIND/ID.dcm`` for each kind; nothing for an image without a box.
 
@@ -37,7 +37,7 @@ def write_dicom_objects(
     result, model
         What was found, and by which model.
     overlay
-        uint8 RGB ``[H, W, 3]`` for the secondary capture.
+        Draws uint8 RGB ``[H, W, 3]`` for the secondary capture.
 
     Raises
     ------
@@ -47,8 +47,7 @@ def write_dicom_objects(
         If a file cannot be written.
     """
     with quiet_pydicom():
-        for kind in kinds:
-            made = _make(kind, radiograph, result, model, overlay)
+        for kind, made in _make(kinds, radiograph, result, model, overlay).items():
             if made is not None:
                 (output / kind).mkdir(parents=True, exist_ok=True)
                 with atomic_path(output / kind / f"{result.image_id}.dcm") as partial:
@@ -56,17 +55,22 @@ def write_dicom_objects(
 
 
 def _make(
-    kind: DicomObject, radiograph: Path, result: ImageResult, model: ModelIdentity, overlay: npt.NDArray[np.uint8]
-) -> Dataset | None:
+    kinds: Iterable[DicomObject],
+    radiograph: Path,
+    result: ImageResult,
+    model: ModelIdentity,
+    overlay: Callable[[], npt.NDArray[np.uint8]],
+) -> dict[DicomObject, Dataset | None]:
+    makers: dict[DicomObject, Callable[[Dataset], Dataset | None]] = {
+        "dicom-sr": lambda context: structured_report(context, result, model),
+        "gsps": lambda context: presentation_state(context, result, model),
+        "secondary-capture": lambda context: secondary_capture(context, result, model, overlay()),
+    }
     try:
         context = read_context(radiograph)
-        if kind == "dicom-sr":
-            return structured_report(context, result, model)
-        if kind == "gsps":
-            return presentation_state(context, result, model)
-        return secondary_capture(context, result, model, overlay)
+        return {kind: makers[kind](context) for kind in kinds}
     except CrossEAIError:
         raise
     except Exception as error:  # highdicom raises anything on odd headers, and its messages quote them
-        reason = f"DICOM: no {kind} can be made of this header ({type(error).__name__})"
+        reason = f"DICOM: no object can be made that refers to this header ({type(error).__name__})"
         raise UnsupportedImageError(reason) from error

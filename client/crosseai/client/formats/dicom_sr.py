@@ -7,7 +7,7 @@ from pydicom.sr.codedict import codes
 
 from crosseai.client.formats.codes import snomed_ct
 from crosseai.client.formats.dicom_context import MANUFACTURER, SOFTWARE, ModelIdentity, instance_uid, series_uid
-from crosseai.contract import NO_BOX, Finding, ImageResult
+from crosseai.contract import Finding, ImageResult
 
 TITLE = hd.sr.CodedConcept("RESEARCH", "99CROSSEAI", "Imaging Measurement Report, for research")
 _PROCEDURE = hd.sr.CodedConcept("399208008", "SCT", "Plain chest X-ray")
@@ -29,8 +29,7 @@ def structured_report(context: Dataset, result: ImageResult, model: ModelIdentit
     model
         The model that made the result.
     """
-    findings = [finding for finding in result.findings if finding.box_image_px != NO_BOX]
-    if not findings:
+    if not result.localized:
         return None
     observer = hd.sr.ObserverContext(
         observer_type=codes.DCM.Device,
@@ -41,7 +40,9 @@ def structured_report(context: Dataset, result: ImageResult, model: ModelIdentit
     content = hd.sr.MeasurementReport(
         observation_context=hd.sr.ObservationContext(observer_device_context=observer),
         procedure_reported=_PROCEDURE,
-        imaging_measurements=[_group(context, number, finding, model) for number, finding in enumerate(findings, 1)],
+        imaging_measurements=[
+            _group(context, number, finding, model) for number, finding in enumerate(result.localized, 1)
+        ],
         title=TITLE,
     )
     return hd.sr.Comprehensive3DSR(

@@ -8,7 +8,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from crosseai.client.files import atomic_path
 from crosseai.client.formats.codes import snomed_ct
-from crosseai.contract import NO_BOX, RESEARCH_NOTICE, Finding, ImageResult
+from crosseai.contract import RESEARCH_NOTICE, Finding, ImageResult
 
 IMAGE_SYSTEM = "urn:crosseai:image-id"
 """System of the identifiers that name an image by the hash of its file."""
@@ -85,7 +85,7 @@ def _observation(result: ImageResult, disease: str, image: dict[str, Any], devic
         },
         "interpretation": [{"coding": [{"system": _INTERPRETATION, "code": call[0], "display": call[1]}]}],
     }
-    boxes = [f for f in result.findings if f.disease == disease and f.box_image_px != NO_BOX]
+    boxes = [finding for finding in result.localized if finding.disease == disease]
     if boxes:
         observation["component"] = [
             component for number, finding in enumerate(boxes, 1) for component in _edges(number, finding)

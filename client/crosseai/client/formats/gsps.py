@@ -5,7 +5,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from crosseai.client.formats.dicom_context import MANUFACTURER, SOFTWARE, ModelIdentity, instance_uid, series_uid
-from crosseai.contract import NO_BOX, RESEARCH_NOTICE, Finding, ImageResult
+from crosseai.contract import RESEARCH_NOTICE, Finding, ImageResult
 
 _PIXEL = hd.pr.AnnotationUnitsValues.PIXEL
 
@@ -22,15 +22,14 @@ def presentation_state(context: Dataset, result: ImageResult, model: ModelIdenti
     model
         The model that made the result.
     """
-    findings = [finding for finding in result.findings if finding.box_image_px != NO_BOX]
-    if not findings:
+    if not result.localized:
         return None
     layer = hd.pr.GraphicLayer("CROSSEAI", order=1, description=f"CrossEAI, model {model.version}")
     annotation = hd.pr.GraphicAnnotation(
         referenced_images=[context],
         graphic_layer=layer,
-        graphic_objects=[_outline(finding) for finding in findings],
-        text_objects=[_label(finding, model) for finding in findings],
+        graphic_objects=[_outline(finding) for finding in result.localized],
+        text_objects=[_label(finding, model) for finding in result.localized],
     )
     state = hd.pr.GrayscaleSoftcopyPresentationState(
         referenced_images=[context],

@@ -6,7 +6,7 @@ from typing import Any
 
 from crosseai.client.files import atomic_path
 from crosseai.client.formats.json_array import write_array
-from crosseai.contract import NO_BOX, Finding, ImageResult
+from crosseai.contract import Finding, ImageResult
 
 IMAGE_ROOT = "/data/local-files/?d="
 """Label Studio's address of files in its local storage, to which the path of an image is appended."""
@@ -30,9 +30,7 @@ def write_label_studio(path: Path, results: Iterable[ImageResult]) -> None:
 
 def _task(result: ImageResult) -> dict[str, Any]:
     regions = [
-        _region(f"{result.image_id}-{number}", result, finding)
-        for number, finding in enumerate(result.findings)
-        if finding.box_image_px != NO_BOX
+        _region(f"{result.image_id}-{number}", result, finding) for number, finding in enumerate(result.localized)
     ]
     prediction = {
         "model_version": result.model_version,

@@ -7,7 +7,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from crosseai.client.formats.dicom_context import MANUFACTURER, SOFTWARE, ModelIdentity, instance_uid, series_uid
-from crosseai.contract import NO_BOX, ImageResult
+from crosseai.contract import ImageResult
 
 
 def secondary_capture(
@@ -26,7 +26,7 @@ def secondary_capture(
     overlay
         uint8 RGB ``[H, W, 3]``, as :func:`crosseai.imaging.draw_overlay` makes it.
     """
-    if all(finding.box_image_px == NO_BOX for finding in result.findings):
+    if not result.localized:
         return None
     capture = hd.sc.SCImage.from_ref_dataset(
         context,
