@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from crosseai.contract import InputError, UnreadableImageError
+from crosseai.contract import InputError
 
 JOURNAL = ".journal"
 """Folder in a folder of results."""
@@ -67,21 +67,12 @@ def image_name(path: str | Path) -> str:
     return name.removesuffix(suffix) if suffix.lower() in _IMAGE_SUFFIXES else name
 
 
-def image_id(path: Path) -> str:
+def image_id(content: bytes) -> str:
     """Name of a file's content: the first 128 bits of its SHA-256, in hexadecimal.
 
     A file that is moved or renamed keeps its id, and the id says nothing about the patient.
-
-    Raises
-    ------
-    UnreadableImageError
-        If the file cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:32]
-    except OSError as error:
-        raise UnreadableImageError(f"{path}: cannot be read: {error.strerror}") from error
+    return hashlib.sha256(content).hexdigest()[:32]
 
 
 def _holds_results(folder: Path, output: Path) -> bool:

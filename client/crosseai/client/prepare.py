@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from crosseai.client.discovery import image_id
 from crosseai.contract import ImageFailure, ImageResult, InputError, ModelSpec, Stage, UnreadableImageError
-from crosseai.imaging import DEFAULT_POLICY, Radiograph, ReadPolicy, preprocess, read_radiograph, require_readable
+from crosseai.imaging import DEFAULT_POLICY, Radiograph, ReadPolicy, decode_radiograph, naming, preprocess, read_content
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +92,17 @@ def prepare(
     """
     stage: Stage = "read"
     try:
-        require_readable(path, reading)
-        content = image_id(path)
-        if known := earlier(content, name):
-            return MovedImage(replace(known, path=name), moved_from=known.path)
-        radiograph = read_radiograph(path, reading)
-        stage = "preprocess"
-        model_input = preprocess(radiograph, spec)
+        with naming(path):
+            content = read_content(path, reading)
+            identity = image_id(content)
+            if known := earlier(identity, name):
+                return MovedImage(replace(known, path=name), moved_from=known.path)
+            radiograph = decode_radiograph(content, reading)
+            stage = "preprocess"
+            model_input = preprocess(radiograph, spec)
         height, width = radiograph.pixels.shape
         kept = radiograph if keep_radiograph else None
-        return PreparedImage(name, path, content, height, width, model_input, radiograph.warnings, kept)
+        return PreparedImage(name, path, identity, height, width, model_input, radiograph.warnings, kept)
     except InputError as error:
         return failure(name, error, stage)
     except Exception as error:

@@ -7,7 +7,7 @@ from crosseai.imaging.overlay import draw_overlay
 from crosseai.imaging.policy import DEFAULT_POLICY, ReadPolicy
 from crosseai.imaging.preprocess import box_to_image_px, preprocess, to_display
 from crosseai.imaging.radiograph import Radiograph, RadiographMetadata
-from crosseai.imaging.read import decode_radiograph, read_radiograph, require_readable
+from crosseai.imaging.read import decode_radiograph, naming, read_content, read_radiograph
 
 __all__ = [
     "DEFAULT_POLICY",
@@ -17,8 +17,9 @@ __all__ = [
     "box_to_image_px",
     "decode_radiograph",
     "draw_overlay",
+    "naming",
     "preprocess",
+    "read_content",
     "read_radiograph",
-    "require_readable",
     "to_display",
 ]

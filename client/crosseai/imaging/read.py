@@ -1,5 +1,7 @@
 """Files to radiographs, recognised by content and never by name."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from crosseai.contract import InputError, UnreadableImageError, UnsupportedImageError
@@ -27,32 +29,27 @@ def read_radiograph(path: str | Path, policy: ReadPolicy = DEFAULT_POLICY) -> Ra
     UnsupportedImageError
         If it is not one grayscale chest radiograph of a size that can be scored.
     """
-    path = Path(path)
-    require_readable(path, policy)
-    try:
-        return decode_radiograph(path.read_bytes(), policy)
-    except OSError as error:
-        raise UnreadableImageError(f"{path}: {error.strerror}") from error
-    except InputError as error:
-        raise type(error)(f"{path}: {error}") from error
+    with naming(path):
+        return decode_radiograph(read_content(Path(path), policy), policy)
 
 
-def require_readable(path: Path, policy: ReadPolicy = DEFAULT_POLICY) -> None:
-    """Refuse what is no regular file or too large a one, before a byte of it is read.
+def read_content(path: Path, policy: ReadPolicy = DEFAULT_POLICY) -> bytes:
+    """All bytes of a file; no regular file, or too large a one, is refused before a byte of it is read.
 
     Raises
     ------
     UnreadableImageError, UnsupportedImageError
-        As :func:`read_radiograph`.
+        As :func:`read_radiograph`, but without the name of the file.
     """
     try:
         if not path.is_file():
-            raise UnreadableImageError(f"{path}: expected a regular file")
+            raise UnreadableImageError("expected a regular file")
         size = path.stat().st_size
+        if size > policy.max_file_bytes:
+            raise UnsupportedImageError(f"expected at most {policy.max_file_bytes} bytes, found {size}")
+        return path.read_bytes()
     except OSError as error:
-        raise UnreadableImageError(f"{path}: {error.strerror}") from error
-    if size > policy.max_file_bytes:
-        raise UnsupportedImageError(f"{path}: expected at most {policy.max_file_bytes} bytes, found {size}")
+        raise UnreadableImageError(f"cannot be read: {error.strerror}") from error
 
 
 def decode_radiograph(content: bytes, policy: ReadPolicy = DEFAULT_POLICY) -> Radiograph:
@@ -72,3 +69,12 @@ def decode_radiograph(content: bytes, policy: ReadPolicy = DEFAULT_POLICY) -> Ra
     if content.startswith(JPEG_SIGNATURE):
         return decode_jpeg(content, policy)
     raise UnreadableImageError("expected PNG, JPEG, or DICOM with its DICM prefix (PS3.10 section 7.1); found neither")
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Begin the message of an :class:`InputError` with the file that it is about."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(f"{path}: {error}") from error
