@@ -22,6 +22,12 @@ SCHEMA_VERSION = 1
 Precision: TypeAlias = Literal["fp32", "fp16"]
 """Arithmetic inside an exported graph."""
 
+HeatmapMethod: TypeAlias = Literal["gradcam++", "gradcam", "layercam", "cam"]
+"""How heat maps are made: Grad-CAM++, Grad-CAM, LayerCAM, CAM."""
+
+GradientMethod: TypeAlias = Literal["guided", "deconvnet", "plain"]
+"""Rule of every ReLU on the way back to the image: Guided Backpropagation, deconvolution, the true gradient."""
+
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
@@ -58,6 +64,9 @@ class ModelSpec:
     operating_points
         Probability at and above which each class is called positive, in the order of ``classes``; empty means
         0.5 for every class.
+    positive_rates
+        Share of the validation images that reach each class's operating point, in the order of ``classes``: what a
+        stream of images is compared with to see whether it drifts. Empty means not known.
     input_size
         Side ``S`` of the square input, in model pixels.
     channels
@@ -67,7 +76,11 @@ class ModelSpec:
     resize
         How an image becomes ``S x S``. ``stretch-area``: the whole image, area interpolation, no crop.
     layer
-        Layer explained by Grad-CAM++.
+        Layer that the heat maps are of.
+    heatmap
+        How the served heat maps are made.
+    gradient
+        How the served gradient maps are made.
     feature_shape
         ``(D, h, w)`` of that layer's activations.
     boxes
@@ -87,12 +100,15 @@ class ModelSpec:
     calibration_slopes: tuple[float, ...] = ()
     calibration_intercepts: tuple[float, ...] = ()
     operating_points: tuple[float, ...] = ()
+    positive_rates: tuple[float, ...] = ()
     input_size: int = 224
     channels: int = 1
     mean: tuple[float, ...] = (0.449,)
     std: tuple[float, ...] = (0.226,)
     resize: Literal["stretch-area"] = "stretch-area"
     layer: str = "layer4"
+    heatmap: HeatmapMethod = "gradcam++"
+    gradient: GradientMethod = "guided"
     feature_shape: tuple[int, int, int] = (2048, 7, 7)
     boxes: BoxParameters = field(default_factory=lambda: box_preset("tuned"))
     architecture: Architecture | None = None
@@ -113,11 +129,15 @@ class ModelSpec:
             ("calibration intercepts are finite", all(map(math.isfinite, self.calibration_intercepts))),
             ("there is one operating point a class", len(self.operating_points) == len(self.classes)),
             ("operating points lie in 0..1", all(0 <= p <= 1 for p in self.operating_points)),
+            ("positive_rates are empty or one a class", len(self.positive_rates) in (0, len(self.classes))),
+            ("positive rates lie in 0..1", all(0 <= p <= 1 for p in self.positive_rates)),
             ("input_size is positive", self.input_size > 0),
             ("channels is 1 or 3", self.channels in (1, 3)),
             ("mean and std have one value a channel", len(self.mean) == len(self.std) == self.channels),
             ("std is positive and finite", all(0 < s < math.inf for s in self.std)),
             ("resize is 'stretch-area'", self.resize == "stretch-area"),
+            (f"heatmap is one of {get_args(HeatmapMethod)}", self.heatmap in get_args(HeatmapMethod)),
+            (f"gradient is one of {get_args(GradientMethod)}", self.gradient in get_args(GradientMethod)),
             ("precision is 'fp32' or 'fp16'", self.precision in get_args(Precision)),
             ("feature_shape is (D, h, w), positive", len(self.feature_shape) == 3 and min(self.feature_shape) > 0),
         ):

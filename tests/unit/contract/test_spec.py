@@ -20,6 +20,9 @@ def test_round_trip(tmp_path: Path) -> None:
         calibration_slopes=tuple(np.linspace(0.5, 2, 8).tolist()),
         calibration_intercepts=tuple(np.linspace(-2, 2, 8).tolist()),
         operating_points=tuple(np.linspace(0.1, 0.8, 8).tolist()),
+        positive_rates=tuple(np.linspace(0, 1, 8).tolist()),
+        heatmap="layercam",
+        gradient="deconvnet",
         architecture=Architecture("resnet14", width=16),
         boxes=box_preset("scalp"),
     )
@@ -37,6 +40,8 @@ def test_round_trip(tmp_path: Path) -> None:
         ({"calibration_intercepts": (1.0,)}, "one calibration intercept a class"),
         ({"calibration_intercepts": (float("nan"),) * 8}, "intercepts are finite"),
         ({"operating_points": (1.5,) * 8}, "operating points lie in 0..1"),
+        ({"positive_rates": (0.5,)}, "positive_rates are empty or one a class"),
+        ({"positive_rates": (-0.1,) * 8}, "positive rates lie in 0..1"),
         ({"channels": 2}, "channels is 1 or 3"),
         ({"mean": (0.1, 0.2)}, "one value a channel"),
         ({"std": (0.0,)}, "std is positive"),
@@ -45,6 +50,8 @@ def test_round_trip(tmp_path: Path) -> None:
         ({"schema_version": 99}, "schema_version"),
         ({"resize": "crop"}, "resize"),
         ({"precision": "int4"}, "precision"),
+        ({"heatmap": "guided"}, "heatmap is one of"),
+        ({"gradient": "gradcam"}, "gradient is one of"),
     ],
 )
 def test_what_a_spec_refuses(change: dict, message: str) -> None:

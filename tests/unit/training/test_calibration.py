@@ -121,12 +121,16 @@ def test_a_calibrated_spec_knows_the_rate_and_keeps_the_ranking() -> None:
         positive = labels[rows, c] == 1
         assert probabilities[rows, c].mean() == pytest.approx(positive.mean(), abs=6e-3)
         assert roc_auc(positive, probabilities[rows, c]) == pytest.approx(roc_auc(positive, logits[rows, c]))
+    called = [sum(p >= spec.operating_points[c] for p in probabilities[:, c].tolist()) for c in range(2)]
+    assert spec.positive_rates == (called[0] / 2000, called[1] / 2000)  # of all images, those of unknown label too
     assert calibrate(spec, labels, logits, sensitivity=1.0).operating_points < spec.operating_points
 
 
 def test_a_disease_of_one_kind_keeps_the_sigmoid() -> None:
     spec = calibrate(ModelSpec(classes=("Mass",)), np.zeros((3, 1), np.uint8), np.ones((3, 1), np.float32))
     assert (spec.calibration_slopes, spec.calibration_intercepts, spec.operating_points) == ((1,), (0,), (0.5,))
+    assert spec.positive_rates == (1,)
+    assert calibrate(spec, np.zeros((0, 1), np.uint8), np.zeros((0, 1), np.float32)).positive_rates == ()
 
 
 def test_what_cannot_be_calibrated_is_refused() -> None:

@@ -13,8 +13,9 @@ _TOLERANCE = 1e-10
 
 
 def calibrate(spec: ModelSpec, labels: Labels, logits: FloatArray, sensitivity: float = 0.0) -> ModelSpec:
-    """Fit every disease's calibration, and choose its operating point; a disease that has no positive or no negative
-    image keeps the plain sigmoid and 0.5.
+    """Fit every disease's calibration, choose its operating point and count what that calls positive.
+
+    A disease that has no positive or no negative image keeps the plain sigmoid and 0.5.
 
     Parameters
     ----------
@@ -44,7 +45,9 @@ def calibrate(spec: ModelSpec, labels: Labels, logits: FloatArray, sensitivity: 
     points = [
         operating_point(labels[rows, c] == 1, probabilities[rows, c], sensitivity) for c, rows in enumerate(known.T)
     ]
-    return replace(calibrated, operating_points=tuple(points))
+    chosen = replace(calibrated, operating_points=tuple(points))
+    rates = chosen.positive(probabilities).mean(0).tolist() if len(probabilities) else ()
+    return replace(chosen, positive_rates=tuple(rates))
 
 
 def platt_scaling(positive: npt.NDArray[np.bool_], logits: FloatArray) -> tuple[float, float]:
