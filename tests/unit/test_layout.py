@@ -15,6 +15,7 @@ FOLDERS = {
     "serve": "triton_models/crosseai/serve",
     "postproc": "postproc_ext/python/crosseai/postproc",
     "client": "client/crosseai/client",
+    "comparison": "training/crosseai/comparison",
 }
 MAY_IMPORT = {
     "contract": set(),
@@ -24,6 +25,7 @@ MAY_IMPORT = {
     "serve": {"contract"},
     "postproc": {"contract"},
     "client": {"contract", "imaging", "postproc"},
+    "comparison": {"client", "contract", "export", "imaging", "postproc", "training"},
 }
 
 
