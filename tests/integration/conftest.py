@@ -12,7 +12,9 @@ from torch import nn
 from crosseai.client.embedded import embedded_server
 from crosseai.contract import ModelSpec
 from crosseai.export import export_onnx
+from crosseai.serve.repository import place_version
 from crosseai.training import build_model
+from tests.registered import make_registry
 from tests.tiny_model import write_tiny_model
 
 
@@ -50,6 +52,24 @@ def real_model(real_network: tuple[nn.Module, ModelSpec], tmp_path_factory: pyte
     folder = tmp_path_factory.mktemp("real_model")
     export_onnx(*real_network, folder / "model.onnx").save(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Folder of an MLflow store with three versions of a tiny model, which is the current one."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    make_registry(folder, seeds=(1, 2, 3))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Path:
+    """Model repository with version 1 of that store."""
+    repository = tmp_path_factory.mktemp("models")
+    place_version(repository, store / "artifacts" / "seed-1", 1)
+    return repository
 
 
 @pytest.fixture

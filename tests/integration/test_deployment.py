@@ -20,20 +20,11 @@ from crosseai.serve.control import server_status
 from crosseai.serve.deployment import LOCK, Deployment
 from crosseai.serve.embedded import EmbeddedTriton
 from crosseai.serve.repository import champion_of, place_version, versions_of
-from tests.registered import make_registry, register_tiny_model
+from tests.eventually import DEADLINE_S, eventually
+from tests.registered import register_tiny_model
 from tests.tiny_model import TINY_SPEC
 
 COMMAND = Path(sys.executable).with_name("crosseai-serve")
-DEADLINE_S = 60
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("mlflow")
-    make_registry(folder, seeds=(1, 2, 3))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-        yield folder
 
 
 @pytest.fixture
@@ -44,13 +35,6 @@ def client(store: Path) -> Iterator[MlflowClient]:
     yield client
     for alias in client.get_registered_model("crosseai").aliases:
         client.delete_registered_model_alias("crosseai", alias)
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Path:
-    repository = tmp_path_factory.mktemp("models")
-    place_version(repository, store / "artifacts" / "seed-1", 1)
-    return repository
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +69,6 @@ def ask(server: str, version: int) -> int:
     with grpc.InferenceServerClient(server) as connection:
         answer = connection.infer("crosseai", [image, targets], model_version=str(version))
     return int(answer.get_response().model_version)
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s"
-        time.sleep(0.05)
 
 
 def test_a_promotion_and_a_rollback_by_aliases_alone(deployment, client, models, server):
@@ -165,7 +142,8 @@ def test_a_version_with_other_tensors_is_refused(deployment, client, store):
 
 
 def error_of(client: MlflowClient, version: int) -> str:
-    return client.get_model_version("crosseai", str(version)).tags.get(DEPLOYMENT_ERROR_TAG, "")
+    tags = client.get_model_version("crosseai", str(version)).tags
+    return "; ".join(problem for tag, problem in tags.items() if tag.startswith(DEPLOYMENT_ERROR_TAG))
 
 
 def test_a_server_that_is_away(client, models, unused_port):

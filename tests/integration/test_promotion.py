@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,27 +21,11 @@ from crosseai.client.promotion.servers import Server
 from crosseai.contract import CANDIDATE, CHAMPION, GOLDEN_FILENAME, GOLDEN_SHA256_TAG, PREVIOUS
 from crosseai.serve.embedded import EmbeddedTriton
 from crosseai.serve.repository import place_version, sha256_of
-from tests.registered import make_registry, register_tiny_model
+from tests.eventually import DEADLINE_S, eventually
+from tests.registered import register_tiny_model
 from tests.tiny_model import TINY_SPEC
 
 COMMAND = Path(sys.executable).with_name("crosseai-serve")
-DEADLINE_S = 60
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("mlflow")
-    make_registry(folder, seeds=(1, 2, 3))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Path:
-    repository = tmp_path_factory.mktemp("models")
-    place_version(repository, store / "artifacts" / "seed-1", 1)
-    return repository
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +71,6 @@ def champion_of(server: str) -> str:
 
 def records(folder: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s"
-        time.sleep(0.05)
 
 
 def test_promote_and_roll_back(client, server, run, tmp_path):

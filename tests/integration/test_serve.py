@@ -9,7 +9,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,9 +24,8 @@ from crosseai.contract import MODEL_FILENAME, InputError, ModelSpec, ServerUnava
 from crosseai.serve.control import load_model, server_status
 from crosseai.serve.embedded import EmbeddedTriton
 from crosseai.serve.repository import place_version
+from tests.eventually import DEADLINE_S, eventually
 from tests.tiny_model import TINY_SPEC, write_tiny_model
-
-DEADLINE_S = 30
 
 OUTPUTS = [tensor.name for tensor in TINY_SPEC.outputs]
 
@@ -76,13 +75,6 @@ def command_line(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except (psutil.NoSuchProcess, psutil.ZombieProcess):
         return []
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s"
-        time.sleep(0.05)
 
 
 def processes_of(server: EmbeddedTriton) -> tuple[psutil.Process, psutil.Process]:

@@ -25,4 +25,4 @@ PARITY_TAG = "parity"
 """Tag of a registered version: JSON, each output's ``error`` against PyTorch and the greatest ``accepted`` one."""
 
 DEPLOYMENT_ERROR_TAG = "deployment_error"
-"""Tag of a registered version: why a server could not load it. Absent once one could."""
+"""A registered version has this tag, and the server's name after it, for each server that could not load it: why."""

@@ -7,7 +7,7 @@ import pytest
 from mlflow import MlflowClient
 
 from crosseai.contract import MODEL_FILENAME, ContractError, InputError, ModelSpec
-from crosseai.serve.registry import aliased_versions, fetch, report_deployment
+from crosseai.serve.registry import aliased_versions, deployment_error_tag, fetch, report_deployment
 from crosseai.serve.repository import sha256_of
 from tests.tiny_model import TINY_SPEC, write_tiny_model
 
@@ -112,8 +112,15 @@ def test_aliases(client):
 
 
 def test_a_deployment_error_is_kept_at_the_version_until_it_is_gone(client):
-    report_deployment(3, None)
-    report_deployment(3, "x" * 10_000)
-    assert client.get_model_version("crosseai", "3").tags["deployment_error"] == "x" * 1000
-    report_deployment(3, None)
-    assert "deployment_error" not in client.get_model_version("crosseai", "3").tags
+    one, other = "grpc://127.0.0.1:8001", "[::1]:8001"
+
+    def noted() -> dict[str, str]:
+        tags = client.get_model_version("crosseai", "3").tags
+        return {tag: problem for tag, problem in tags.items() if tag.startswith("deployment_error")}
+
+    report_deployment(3, one, None)
+    report_deployment(3, one, "x" * 10_000)
+    report_deployment(3, other, "too old")
+    assert noted() == {deployment_error_tag(one): "x" * 1000, deployment_error_tag(other): "too old"}
+    report_deployment(3, one, None)
+    assert noted() == {deployment_error_tag(other): "too old"}, "a server speaks for itself alone"

@@ -127,9 +127,9 @@ class Deployment:
         except (CrossEAIError, OSError) as error:
             logger.error("version %d cannot be served: %s", version, error)  # noqa: TRY400 - a message, no traceback
             self._refused_at[version] = time.monotonic()
-            report_deployment(version, f"{self._server}: {error}")
+            report_deployment(version, self._server, f"{self._server}: {error}")
             return loaded
-        report_deployment(version, None)
+        report_deployment(version, self._server, None)
         return changed
 
     def _change(self, old: Loaded, new: Loaded) -> Loaded:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,8 +90,8 @@ def aliased_versions() -> dict[str, int]:
         return {alias: int(version) for alias, version in client.get_registered_model(REGISTERED_NAME).aliases.items()}
 
 
-def report_deployment(version: int, problem: str | None) -> None:
-    """Note on a version that a server could not load it and why, or that nothing is wrong any more.
+def report_deployment(version: int, server: str, problem: str | None) -> None:
+    """Note on a version that a server could not load it and why, or that nothing is wrong with it there any more.
 
     Raises
     ------
@@ -98,11 +99,18 @@ def report_deployment(version: int, problem: str | None) -> None:
         If the registry refuses.
     """
     uri, client = _registry()
+    tag = deployment_error_tag(server)
     with _registry_errors(f"{REGISTERED_NAME}/{version}", uri):
         if problem is not None:
-            client.set_model_version_tag(REGISTERED_NAME, str(version), DEPLOYMENT_ERROR_TAG, problem[:MAX_TAG_LENGTH])
-        elif DEPLOYMENT_ERROR_TAG in client.get_model_version(REGISTERED_NAME, str(version)).tags:
-            client.delete_model_version_tag(REGISTERED_NAME, str(version), DEPLOYMENT_ERROR_TAG)
+            client.set_model_version_tag(REGISTERED_NAME, str(version), tag, problem[:MAX_TAG_LENGTH])
+        elif tag in client.get_model_version(REGISTERED_NAME, str(version)).tags:
+            client.delete_model_version_tag(REGISTERED_NAME, str(version), tag)
+
+
+def deployment_error_tag(server: str) -> str:
+    """Tag for a server, of characters that MLflow takes; many servers are ``localhost``, so it names this machine."""
+    address = re.sub(r"[^\w.:-]", "_", server.rpartition("/")[2])
+    return f"{DEPLOYMENT_ERROR_TAG}.{socket.gethostname()}/{address}"
 
 
 def _registry() -> tuple[str, "MlflowClient"]:

@@ -1,11 +1,9 @@
 """Recorded images through a served version, which must answer as PyTorch did when it was exported."""
 
 import time
-import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,30 +12,10 @@ from crosseai.client.promotion.registry import Fetched
 from crosseai.client.promotion.servers import Server
 from crosseai.client.transport import ServedModel, TritonTransport
 from crosseai.contract import ContractError, ModelSpec
+from crosseai.contract.golden import Array, Golden
 
 EXAMINED = ("logits", "explained", "heatmaps", "gradient_maps")
 """The outputs that scoring uses."""
-
-Array: TypeAlias = npt.NDArray[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Golden:
-    """Images and how PyTorch explains them.
-
-    Parameters
-    ----------
-    images
-        uint8 ``[n, 1, S, S]``.
-    targets
-        int64 ``[n, k]``, classes or -1.
-    outputs
-        The examined outputs for these, by name.
-    """
-
-    images: npt.NDArray[np.uint8]
-    targets: npt.NDArray[np.int64]
-    outputs: Mapping[str, Array]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +68,7 @@ def check_answers(server: Server, fetched: Fetched, *, factor: float, requests: 
     number, name, accepted = fetched.listed.version, fetched.spec.name, fetched.listed.parity
     if fetched.golden is None or not accepted:
         raise ContractError(f"version {number}: expected recorded images and outputs in the registry, found none")
-    golden = read_golden(fetched.golden, fetched.spec)
+    golden = askable(fetched.golden, fetched.spec)
     report = run_canary(server, server.served(name, number), golden, requests=requests)
     beyond = [
         f"{output}: expected <= {limit:g}, found {error:.2g}"
@@ -102,29 +80,19 @@ def check_answers(server: Server, fetched: Fetched, *, factor: float, requests: 
     return report
 
 
-def read_golden(file: Path, spec: ModelSpec) -> Golden:
-    """Read ``golden.npz``; columns with targets that are no class are left out, as no client may ask for them.
+def askable(golden: Golden, spec: ModelSpec) -> Golden:
+    """Leave out the columns with targets that are no class, as no client may ask for them.
 
     Raises
     ------
     ContractError
-        If it cannot be read, or does not fit the spec.
+        If nothing is left.
     """
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            images, targets = arrays["images"], arrays["targets"]
-            outputs = {name: arrays[name] for name in EXAMINED}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ContractError(f"{file}: expected recorded images and outputs: {error}") from error
-    found = {"image": images, "targets": targets, **outputs}
-    for tensor in (*spec.inputs, *spec.outputs):
-        if tensor.name in found:
-            tensor.check(found[tensor.name])
-    askable = ((targets >= -1) & (targets < len(spec.classes))).all(axis=0)
-    if not len(images) or not askable.any():
-        raise ContractError(f"{file}: expected images with targets that are classes, found none")
-    kept = {name: array if name == "logits" else array[:, askable] for name, array in outputs.items()}
-    return Golden(images, np.ascontiguousarray(targets[:, askable]), kept)
+    columns = ((golden.targets >= -1) & (golden.targets < len(spec.classes))).all(axis=0)
+    if not len(golden.images) or not columns.any():
+        raise ContractError("recorded images: expected some with targets that are classes, found none")
+    kept = {name: golden.outputs[name] if name == "logits" else golden.outputs[name][:, columns] for name in EXAMINED}
+    return replace(golden, targets=np.ascontiguousarray(golden.targets[:, columns]), outputs=kept)
 
 
 def run_canary(server: Server, served: ServedModel, golden: Golden, *, requests: int) -> CanaryReport:
@@ -137,7 +105,7 @@ def run_canary(server: Server, served: ServedModel, golden: Golden, *, requests:
     served
         The version.
     golden
-        What to send, and what to expect.
+        What to send, and what to expect; all targets are classes.
     requests
         Requests of one image to time.
 

@@ -181,7 +181,7 @@ class _Switch:
 
     def _change_servers(self, new: Fetched, old: Fetched | None) -> None:
         previous = self._registry.aliases().get(PREVIOUS)
-        self._registry.forget_deployment_error(self._version)
+        self._registry.forget_deployment_errors(self._version)
         try:
             for server in self._servers:
                 self._load(server)
@@ -212,9 +212,9 @@ class _Switch:
 
     def _is_loaded(self, server: Server) -> Callable[[], bool]:
         def is_loaded() -> bool:
-            problem = self._registry.deployment_error(self._version)
-            if problem:
-                raise ServerError(f"version {self._version} was not loaded: {problem}")
+            problems = self._registry.deployment_errors(self._version).values()
+            if problems:
+                raise ServerError(f"version {self._version} was not loaded: {'; '.join(problems)}")
             if self._agent is not None:
                 self._agent.check()
             expected = self._registry.listed(self._version).sha256

@@ -4,7 +4,6 @@ Non-inferiority, as trials ask it: images are drawn with replacement, both versi
 the differences the 5 % quantile must not lie below the accepted drop.
 """
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,11 @@ import pyarrow.parquet as pq
 
 from crosseai.client.discovery import image_name
 from crosseai.client.evaluation import intersection_over_union, read_scored_boxes
+from crosseai.client.explain import read_labels
 from crosseai.client.promotion.gates import GateResult, Gates, NoWorse, Reference
 from crosseai.client.scoring import score_directory
 from crosseai.client.tables import PREDICTIONS
-from crosseai.contract import NO_FINDING, InputError, canonical_label
+from crosseai.contract import InputError
 
 RESAMPLES = 1000
 QUANTILE = 0.05
@@ -146,14 +146,14 @@ def _no_worse(name: str, limit: NoWorse, new: Scored, champion: Scored | None) -
 
 def _auc(scored: Path, labels_csv: Path) -> tuple[Metric, tuple[str, ...]]:
     table = pq.read_table(scored / f"{PREDICTIONS}.parquet").to_pydict()
-    labels = _read_labels(labels_csv)
+    diseases = [column.removeprefix("p_") for column in table if column.startswith("p_")]
+    labels = read_labels(labels_csv, diseases)
     names = [image_name(path) for path in table["path"]]
     unlabelled = [name for name in names if name not in labels]
     if unlabelled:
         raise InputError(f"{labels_csv}: expected labels of every image, found none of {len(unlabelled)}")
     order = np.argsort(table["image_id"], kind="stable")
-    diseases = [column.removeprefix("p_") for column in table if column.startswith("p_")]
-    positive = np.array([[d in labels[names[i]] for d in diseases] for i in order])
+    positive = np.array([[d in labels[names[i]] for d in range(len(diseases))] for i in order])
     scores = np.array([[table[f"p_{d}"][i] for d in diseases] for i in order])
 
     def mean_auc(weights: Floats) -> Floats:
@@ -197,18 +197,3 @@ def _mean_of_defined(per_disease: Sequence[Floats]) -> Floats:
     with np.errstate(invalid="ignore"):
         mean: Floats = np.where(defined, values, 0).sum(axis=0) / defined.sum(axis=0)
     return mean
-
-
-def _read_labels(path: Path) -> dict[str, set[str]]:
-    """Diseases of each file in a table with the columns ``Image Index`` and ``Finding Labels``."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-        return {
-            image_name(row["Image Index"]): {
-                canonical_label(label) for label in row["Finding Labels"].split("|") if label != NO_FINDING
-            }
-            for row in rows
-        }
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
-        raise InputError(f"{path}: expected a CSV file with 'Image Index' and 'Finding Labels': {error}") from error

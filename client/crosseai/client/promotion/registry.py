@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from crosseai.contract import (
     DEFAULT_TRACKING_URI,
@@ -21,9 +20,7 @@ from crosseai.contract import (
     InputError,
     ModelSpec,
 )
-
-if TYPE_CHECKING:
-    pass
+from crosseai.contract.golden import Golden
 
 Tensors = tuple[tuple[str, str, tuple[int, ...]], ...]
 """Name, dtype and shape of tensors, -1 for a dynamic dimension."""
@@ -68,14 +65,14 @@ class Fetched:
     spec
         Its model spec.
     golden
-        Its ``golden.npz``, or None if it was registered without.
+        Images and how PyTorch explains them, or None if it was registered without.
     signature
         Inputs and outputs of its MLflow signature, or None.
     """
 
     listed: Listed
     spec: ModelSpec
-    golden: Path | None
+    golden: Golden | None
     signature: tuple[Tensors, Tensors] | None
 
 
@@ -142,10 +139,13 @@ class Registry:
                 download_artifacts(source, dst_path=str(folder), tracking_uri=self.uri, registry_uri=self.uri)
             )
         _check_sha256(content / MODEL_FILENAME, listed.sha256, f"{source}, tag {ONNX_SHA256_TAG}")
-        golden = content / GOLDEN_FILENAME if GOLDEN_SHA256_TAG in listed.tags else None
-        if golden is not None:
-            _check_sha256(golden, listed.tags[GOLDEN_SHA256_TAG], f"{source}, tag {GOLDEN_SHA256_TAG}")
-        return Fetched(listed, ModelSpec.load(content), golden, _signature(content))
+        spec, golden = ModelSpec.load(content), None
+        if GOLDEN_SHA256_TAG in listed.tags:
+            _check_sha256(
+                content / GOLDEN_FILENAME, listed.tags[GOLDEN_SHA256_TAG], f"{source}, tag {GOLDEN_SHA256_TAG}"
+            )
+            golden = Golden.load(content, spec)
+        return Fetched(listed, spec, golden, _signature(content))
 
     def point(self, alias: str, version: int | None) -> None:
         """Give an alias to a version, or to none."""
@@ -160,17 +160,17 @@ class Registry:
         with self._errors(f"tag {key} of {self.name}/{version}"):
             self._client.set_model_version_tag(self.name, str(version), key, value)
 
-    def deployment_error(self, version: int) -> str:
-        """Why a server could not load a version, as its agent has noted; empty if it has not."""
+    def deployment_errors(self, version: int) -> dict[str, str]:
+        """Why servers could not load a version, as their agents have noted, by tag."""
         with self._errors(f"{self.name}/{version}"):
             tags = self._client.get_model_version(self.name, str(version)).tags
-        return str(tags.get(DEPLOYMENT_ERROR_TAG, ""))
+        return {tag: problem for tag, problem in tags.items() if tag.startswith(DEPLOYMENT_ERROR_TAG)}
 
-    def forget_deployment_error(self, version: int) -> None:
-        """Remove that note."""
-        if self.deployment_error(version):
-            with self._errors(f"{self.name}/{version}"):
-                self._client.delete_model_version_tag(self.name, str(version), DEPLOYMENT_ERROR_TAG)
+    def forget_deployment_errors(self, version: int) -> None:
+        """Remove these notes."""
+        for tag in self.deployment_errors(version):
+            with self._errors(f"tag {tag} of {self.name}/{version}"):
+                self._client.delete_model_version_tag(self.name, str(version), tag)
 
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:
