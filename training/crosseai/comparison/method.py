@@ -74,7 +74,15 @@ class Method(Protocol):
     def uses_boxes(self) -> bool:
         """Whether it learns from boxes. Then it is trained once for each fold of :meth:`Cohort.folds`."""
 
-    def train(self, cohort: Cohort, config: FitConfig, folder: Path, on_epoch: Callable[[Epoch], None]) -> None:
+    def train(
+        self,
+        cohort: Cohort,
+        config: FitConfig,
+        folder: Path,
+        *,
+        weights: Path | None = None,
+        on_epoch: Callable[[Epoch], None] = lambda _epoch: None,
+    ) -> None:
         """Learn from the training and validation parts of a cohort, and leave everything in a folder.
 
         Parameters
@@ -86,6 +94,8 @@ class Method(Protocol):
             otherwise, and says so in its docstring.
         folder
             Its own; there already, and holding the state of a run that was interrupted, if there was one.
+        weights
+            State dict to start from, as far as names and shapes fit.
         on_epoch
             Called after every epoch.
         """

@@ -1,0 +1,61 @@
+"""Training of the methods' classifiers by the ordinary loop, with all that belongs to it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from crosseai.comparison.cohort import Cohort
+from crosseai.contract import ModelSpec
+from crosseai.training.config import FitConfig
+from crosseai.training.fit import fit
+from crosseai.training.model import build_model
+from crosseai.training.progress import STATE_FILENAME, Epoch
+from crosseai.training.tracking import CHECKPOINT_ARTIFACT
+
+CHECKPOINT_FOLDER = CHECKPOINT_ARTIFACT
+"""In a method's folder: weights and spec of its best epoch."""
+
+
+def fit_classifier(
+    cohort: Cohort,
+    config: FitConfig,
+    folder: Path,
+    *,
+    network: tuple[nn.Module, ModelSpec] | None = None,
+    weights: Path | None = None,
+    on_epoch: Callable[[Epoch], None] = lambda _epoch: None,
+) -> None:
+    """Train a classifier with cross-entropy, and with the contrastive loss if the configuration has it.
+
+    Goes on with a run that was interrupted. Arguments as of :func:`crosseai.training.fit.fit`; the division by patient
+    depends on data set and seed alone, so that it is the cohort's.
+    """
+    fit(
+        cohort.folder,
+        config,
+        network=network,
+        layout=cohort.layout,
+        weights=weights,
+        cache=cohort.cache,
+        output=folder,
+        resume=(folder / STATE_FILENAME).is_file(),
+        on_epoch=on_epoch,
+    )
+
+
+def fresh_network(config: FitConfig, change: Callable[[nn.Module], nn.Module], classes: int) -> nn.Module:
+    """A network of the configuration, changed; all of its weights depend on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        network = config.network
+        model = build_model(
+            network.name, triplet_attention=network.triplet_attention, classes=classes, width=network.width
+        )
+        return change(model)
+
+
+def device() -> torch.device:
+    """Where networks predict."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
