@@ -8,12 +8,12 @@ from typing import Literal, TypeAlias, get_args
 
 from crosseai.client.findings import ScoredImage
 from crosseai.client.formats.coco import write_coco
-from crosseai.client.formats.dicom_context import DicomObject, ModelIdentity
+from crosseai.client.formats.dicom_context import DicomObject
 from crosseai.client.formats.fhir import write_fhir
 from crosseai.client.formats.label_studio import write_label_studio
 from crosseai.client.pictures import Picture, write_pictures
 from crosseai.client.report import write_layers
-from crosseai.contract import BoxParameters, ImageResult, InputError
+from crosseai.contract import BoxParameters, ImageResult, InputError, ModelIdentity
 from crosseai.imaging import Radiograph, draw_overlay
 
 Document: TypeAlias = Literal["coco", "fhir", "label-studio"]
@@ -44,7 +44,7 @@ class Outputs:
         """Whether anything is written that needs an image's pixels."""
         return bool(self.pictures or self.dicom or self.html)
 
-    def check_files(self, files: Iterable[Path]) -> None:
+    def check_files(self, names: Iterable[str]) -> None:
         """Refuse files that something wanted cannot be made of, before any work is done.
 
         Raises
@@ -52,7 +52,7 @@ class Outputs:
         InputError
             If DICOM objects are wanted, and a file is none by its name.
         """
-        found = next((file for file in files if file.suffix.lower() in NOT_DICOM), None) if self.dicom else None
+        found = next((name for name in names if name.lower().endswith(NOT_DICOM)), None) if self.dicom else None
         if found is not None:
             raise InputError(f"write: {', '.join(self.dicom)} can only be made of DICOM files, found {found}")
 
@@ -117,7 +117,7 @@ def write_image_outputs(
 
         result = image.result
         overlay = partial(draw_overlay, radiograph, result.findings, model_version=result.model_version)
-        write_dicom_objects(image.file, output, outputs.dicom, result, model, overlay)
+        write_dicom_objects(image.location, output, outputs.dicom, result, model, overlay)
 
 
 def write_documents(

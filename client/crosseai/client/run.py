@@ -5,25 +5,23 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from crosseai.client.findings import ScoredImage
-from crosseai.client.flow import Stream, map_ordered
-from crosseai.client.formats.dicom_context import ModelIdentity
+from crosseai.client.flow import Stream
 from crosseai.client.journal import Entry, Journal
 from crosseai.client.manifest import write_manifest
-from crosseai.client.outputs import Outputs, write_documents, write_image_outputs
-from crosseai.client.pipeline import Outcome, Pipeline
-from crosseai.client.prepare import MovedImage, failure
+from crosseai.client.meter import Meter
+from crosseai.client.names import NameSet
+from crosseai.client.outputs import Outputs, write_documents
 from crosseai.client.report import write_report
 from crosseai.client.servers import ServerPool
 from crosseai.client.tables import TableCounts, write_tables
 from crosseai.client.transport import ServerStatistics
 from crosseai.client.tuning import Knob, tune
-from crosseai.contract import ImageFailure, InputError
+from crosseai.contract import BoxParameters, ImageFailure, ModelIdentity
 
 PROGRESS_S = 0.2
 TABLES_S = 30.0
@@ -86,7 +84,7 @@ class RunSummary:
 
 
 class Run:
-    """Scores files that have no outcome yet, and keeps the output folder in order.
+    """Records the outcomes of files as they come, and keeps the output folder in order.
 
     Parameters
     ----------
@@ -94,8 +92,12 @@ class Run:
         The folder, held by this run.
     journal
         Its journal.
-    pipeline, servers
-        What scores, and on which servers.
+    failed
+        Files that failed in earlier runs.
+    servers, boxes
+        What scores: the servers, and parameters of the box algorithm.
+    meter
+        Where whoever scores counts.
     configuration
         What the results depend on.
     outputs
@@ -112,8 +114,10 @@ class Run:
         self,
         output: Path,
         journal: Journal,
-        pipeline: Pipeline,
+        failed: NameSet,
         servers: ServerPool,
+        boxes: BoxParameters,
+        meter: Meter,
         configuration: Mapping[str, Any],
         outputs: Outputs,
         progress: Callable[[Progress], None],
@@ -123,8 +127,10 @@ class Run:
     ) -> None:
         self._output = output
         self._journal = journal
-        self._pipeline = pipeline
+        self._failed_before = failed
         self._servers = servers
+        self._boxes = boxes
+        self._meter = meter
         self._configuration = configuration
         self._outputs = outputs
         self._progress = progress
@@ -132,23 +138,22 @@ class Run:
         self._endless = endless
         self._started = datetime.now(UTC)
         self._clock = time.monotonic()
-        self._failed_before = journal.paths(ImageFailure)
         self._scored_now = 0
         self._tables = threading.Lock()
         served = servers.model
         self._model = ModelIdentity(served.spec.name, served.version, served.sha256)
 
-    async def execute(self, files: Stream[Path]) -> RunSummary:
-        """Score files; the tables are written even when the run is cut short."""
+    async def execute(self, groups: Stream[list[Entry]]) -> RunSummary:
+        """Record groups of outcomes; the tables are written even when the run is cut short."""
         before = await self._servers.statistics()
         self._write_manifest("running", {})
         status = "partial"
-        helping = [self._report(), tune(self._knobs, self._pipeline.meter)]
+        helping = [self._report(), tune(self._knobs, self._meter)]
         if self._endless:
             helping.append(self._renew_tables())
         helpers = [asyncio.ensure_future(task) for task in helping]
         try:
-            await self._score(files)
+            await self._record(groups)
             status = "complete"
         finally:
             for helper in helpers:
@@ -161,45 +166,25 @@ class Run:
         return RunSummary(
             self._output,
             self._servers.model.version,
-            self._pipeline.localizer.boxes.preset,
+            self._boxes.preset,
             counts,
             self._scored_now,
             time.monotonic() - self._clock,
             self._stage_seconds(before, await self._servers.statistics()),
         )
 
-    async def _score(self, files: Stream[Path]) -> None:
-        groups = map_ordered(self._write_outputs, self._pipeline.run(files), limit=1)
+    async def _record(self, groups: Stream[list[Entry]]) -> None:
         async with aclosing(groups):
-            async for outcomes in groups:
-                entries = [self._entry(outcome) for outcome in outcomes]
-                with self._pipeline.meter.clock("write"):
+            async for group in groups:
+                entries = [self._replacing_failure(entry) for entry in group]
+                with self._meter.clock("write"):
                     await asyncio.to_thread(self._journal.append, entries)
                 self._scored_now += len(entries)
-                self._pipeline.meter.failed += sum(isinstance(entry.record, ImageFailure) for entry in entries)
+                self._meter.failed += sum(isinstance(entry.record, ImageFailure) for entry in entries)
 
-    async def _write_outputs(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
-        if not self._outputs.of_images:
-            return outcomes
-        return await asyncio.gather(*(self._write_outputs_of(outcome) for outcome in outcomes))
-
-    async def _write_outputs_of(self, outcome: Outcome) -> Outcome:
-        """Write what is wanted of an image; one that it cannot be made for fails."""
-        if not isinstance(outcome, ScoredImage) or outcome.radiograph is None:
-            return outcome
-        pipeline = self._pipeline
-        arguments = (outcome, outcome.radiograph, self._output, self._outputs, pipeline.localizer.boxes, self._model)
-        try:
-            await pipeline.meter.in_thread("write", pipeline.executor, write_image_outputs, *arguments)
-        except InputError as error:
-            return failure(outcome.result.path, error, "write")
-        return outcome
-
-    def _entry(self, outcome: Outcome) -> Entry:
-        if isinstance(outcome, MovedImage):
-            return Entry(outcome.result, replaces=outcome.moved_from)
-        record = outcome.result if isinstance(outcome, ScoredImage) else outcome
-        return Entry(record, replaces=record.path if record.path in self._failed_before else None)
+    def _replacing_failure(self, entry: Entry) -> Entry:
+        path = entry.record.path
+        return replace(entry, replaces=path) if entry.replaces is None and path in self._failed_before else entry
 
     async def _renew_tables(self) -> None:
         """Keep the tables fresh while a run has no end; the longer they are, the less often."""
@@ -217,16 +202,16 @@ class Run:
             await asyncio.sleep(PROGRESS_S)
 
     def _snapshot(self) -> Progress:
-        meter = self._pipeline.meter
+        meter = self._meter
         return Progress(meter.done, meter.total, meter.failed, *self._servers.healthy, dict(meter.seconds))
 
     def _write_tables(self) -> TableCounts:
-        localizer = self._pipeline.localizer
+        served = self._servers.model
         with self._tables:
             shards = self._journal.shards()
-            counts = write_tables(self._output, shards, localizer.spec, localizer.model_version, localizer.boxes)
+            counts = write_tables(self._output, shards, served.spec, served.version, self._boxes)
             write_documents(
-                self._outputs.documents, self._journal.results(), self._output, self._model, localizer.spec.classes
+                self._outputs.documents, self._journal.results(), self._output, self._model, served.spec.classes
             )
             return counts
 
@@ -238,10 +223,13 @@ class Run:
         }
         write_manifest(self._output, status=status, configuration=self._configuration, counts=counts, times=times)
 
-    def _stage_seconds(self, before: ServerStatistics, after: ServerStatistics) -> dict[str, float]:
+    def _stage_seconds(
+        self, before: Mapping[str, ServerStatistics], after: Mapping[str, ServerStatistics]
+    ) -> dict[str, float]:
         """Split the time of requests as the server tells; another client's requests are in its figures, too."""
-        seconds = self._pipeline.meter.seconds
-        queue, compute = after.queue_s - before.queue_s, after.compute_s - before.compute_s
+        seconds = self._meter.seconds
+        added = [statistics.since(before.get(server)) for server, statistics in after.items()]
+        queue, compute = sum(server.queue_s for server in added), sum(server.compute_s for server in added)
         return {
             "decode": seconds["decode"],
             "wait": seconds["wait"],

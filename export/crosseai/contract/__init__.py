@@ -36,7 +36,7 @@ from crosseai.contract.registry import (
     PARITY_TAG,
     PREVIOUS,
 )
-from crosseai.contract.results import RESEARCH_NOTICE, Finding, ImageFailure, ImageResult, Stage
+from crosseai.contract.results import RESEARCH_NOTICE, Finding, ImageFailure, ImageResult, ModelIdentity, Stage
 from crosseai.contract.spec import MODEL_FILENAME, SPEC_FILENAME, Architecture, ModelSpec
 from crosseai.contract.tensors import TensorSpec
 
@@ -72,6 +72,7 @@ __all__ = [
     "InputError",
     "InvalidMapError",
     "InvalidMaskError",
+    "ModelIdentity",
     "ModelSpec",
     "OutputError",
     "PostprocError",

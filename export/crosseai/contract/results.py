@@ -14,6 +14,15 @@ Stage: TypeAlias = Literal["read", "preprocess", "infer", "write"]
 
 
 @dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Which model found it: name, version in the registry, and SHA-256 of its graph."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One explained disease of one image.
 

@@ -13,11 +13,11 @@ import pytest
 from pydicom.dataset import Dataset
 
 from crosseai.client.formats.dicom import write_dicom_objects
-from crosseai.client.formats.dicom_context import DicomObject, ModelIdentity, read_context
+from crosseai.client.formats.dicom_context import DicomObject, read_context
 from crosseai.client.formats.dicom_sr import structured_report
 from crosseai.client.formats.gsps import presentation_state
 from crosseai.client.formats.secondary_capture import secondary_capture
-from crosseai.contract import NO_BOX, Finding, ImageResult, UnsupportedImageError
+from crosseai.contract import NO_BOX, Finding, ImageResult, ModelIdentity, UnsupportedImageError
 from crosseai.training.phantoms import write_phantoms
 
 MODEL = ModelIdentity("crosseai", "7", "ab" * 32)

@@ -8,16 +8,16 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from crosseai.client.files import atomic_path
-from crosseai.client.formats.dicom_context import DicomObject, ModelIdentity, read_context
+from crosseai.client.formats.dicom_context import DicomObject, read_context
 from crosseai.client.formats.dicom_sr import structured_report
 from crosseai.client.formats.gsps import presentation_state
 from crosseai.client.formats.secondary_capture import secondary_capture
-from crosseai.contract import CrossEAIError, ImageResult, UnsupportedImageError
+from crosseai.contract import CrossEAIError, ImageResult, ModelIdentity, UnsupportedImageError
 from crosseai.imaging.quiet import quiet_pydicom
 
 
 def write_dicom_objects(
-    radiograph: Path,
+    radiograph: str | Path,
     output: Path,
     kinds: Iterable[DicomObject],
     result: ImageResult,
@@ -29,7 +29,7 @@ def write_dicom_objects(
     Parameters
     ----------
     radiograph
-        The scored DICOM file: patient and study are its own.
+        Where the scored DICOM file lies: patient and study are its own.
     output
         Folder of the run.
     kinds
@@ -56,7 +56,7 @@ def write_dicom_objects(
 
 def _make(
     kinds: Iterable[DicomObject],
-    radiograph: Path,
+    radiograph: str | Path,
     result: ImageResult,
     model: ModelIdentity,
     overlay: Callable[[], npt.NDArray[np.uint8]],

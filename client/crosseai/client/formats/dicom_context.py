@@ -1,7 +1,6 @@
 """What every DICOM object of ours takes from the radiograph that it speaks of: patient, study, identity."""
 
 import hashlib
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -11,7 +10,8 @@ from pydicom import config
 from pydicom.dataset import Dataset
 from pydicom.valuerep import validate_value
 
-from crosseai.contract import ImageResult, UnsupportedImageError
+from crosseai.client.storage import open_file
+from crosseai.contract import ImageResult, ModelIdentity, UnsupportedImageError
 
 DicomObject: TypeAlias = Literal["dicom-sr", "gsps", "secondary-capture"]
 """What is made of a scored DICOM radiograph."""
@@ -36,16 +36,7 @@ _MAY_BE_EMPTY = (
 _CHECKED = ("AS", "CS", "DA", "DT", "LO", "PN", "SH", "TM", "UI")
 
 
-@dataclass(frozen=True, slots=True)
-class ModelIdentity:
-    """Which model found it: name, version in the registry, and SHA-256 of its graph."""
-
-    name: str
-    version: str
-    sha256: str
-
-
-def read_context(path: Path) -> Dataset:
+def read_context(location: str | Path) -> Dataset:
     """Header of a radiograph, without its pixels, as a start for other objects of its study.
 
     Attributes of type 2 that it lacks are there and empty; values that their VR does not allow (pseudonymised files
@@ -56,7 +47,8 @@ def read_context(path: Path) -> Dataset:
     UnsupportedImageError
         If it lacks what names the image or its study.
     """
-    context = pydicom.dcmread(path, stop_before_pixels=True)
+    with open_file(str(location)) as file:
+        context = pydicom.dcmread(file, stop_before_pixels=True)
     for element in context:
         if element.VR in _CHECKED and not _is_valid(element.VR, element.value):
             element.value = None

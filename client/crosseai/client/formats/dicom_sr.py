@@ -6,8 +6,8 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from crosseai.client.formats.codes import snomed_ct
-from crosseai.client.formats.dicom_context import MANUFACTURER, SOFTWARE, ModelIdentity, instance_uid, series_uid
-from crosseai.contract import Finding, ImageResult
+from crosseai.client.formats.dicom_context import MANUFACTURER, SOFTWARE, instance_uid, series_uid
+from crosseai.contract import Finding, ImageResult, ModelIdentity
 
 TITLE = hd.sr.CodedConcept("RESEARCH", "99CROSSEAI", "Imaging Measurement Report, for research")
 _PROCEDURE = hd.sr.CodedConcept("399208008", "SCT", "Plain chest X-ray")

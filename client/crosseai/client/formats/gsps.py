@@ -4,8 +4,8 @@ import highdicom as hd
 import numpy as np
 from pydicom.dataset import Dataset
 
-from crosseai.client.formats.dicom_context import MANUFACTURER, SOFTWARE, ModelIdentity, instance_uid, series_uid
-from crosseai.contract import RESEARCH_NOTICE, Finding, ImageResult
+from crosseai.client.formats.dicom_context import MANUFACTURER, SOFTWARE, instance_uid, series_uid
+from crosseai.contract import RESEARCH_NOTICE, Finding, ImageResult, ModelIdentity
 
 _PIXEL = hd.pr.AnnotationUnitsValues.PIXEL
 
