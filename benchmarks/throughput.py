@@ -39,6 +39,7 @@ from crosseai.client.inference import MAPS, Inference
 from crosseai.client.meter import Meter
 from crosseai.client.pipeline import Pipeline
 from crosseai.client.servers import ServerPool
+from crosseai.client.source import Directory
 from crosseai.client.transport import TritonTransport
 from crosseai.contract import MODEL_FILENAME, ModelSpec, box_preset
 from crosseai.serve.embedded import EmbeddedTriton
@@ -188,7 +189,6 @@ async def pipeline_seconds(images: Path, address: str, policy: ExplainPolicy) ->
         began = time.monotonic()
         with ThreadPoolExecutor(CORES) as executor:
             pipeline = Pipeline(
-                directory=images,
                 inference=Inference(servers, policy, BATCH),
                 localizer=Localizer(servers.spec, servers.model.version, box_preset("tuned")),
                 meter=Meter(),
@@ -196,7 +196,7 @@ async def pipeline_seconds(images: Path, address: str, policy: ExplainPolicy) ->
                 batch_size=BATCH,
                 decoders=asyncio.Semaphore(CORES),
             )
-            async for _ in pipeline.run(stream(sorted(images.iterdir()))):
+            async for _ in pipeline.run(stream(Directory(images, CACHE))):
                 pass
         return time.monotonic() - began
 

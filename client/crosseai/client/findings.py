@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -26,10 +25,10 @@ class ExplanationMaps:
 
 @dataclass(frozen=True, slots=True)
 class ScoredImage:
-    """A result with what pictures of it need: file, pixels, and maps, one entry a finding."""
+    """A result with what pictures of it need: where its file lies, pixels, and maps, one entry a finding."""
 
     result: ImageResult
-    file: Path
+    location: str
     radiograph: Radiograph | None
     maps: tuple[ExplanationMaps, ...]
 
@@ -106,7 +105,7 @@ class Localizer:
             findings=tuple(finding for finding, _ in findings),
             warnings=image.warnings,
         )
-        return ScoredImage(result, image.file, image.radiograph, tuple(maps for _, maps in findings))
+        return ScoredImage(result, image.location, image.radiograph, tuple(maps for _, maps in findings))
 
 
 def _is_finite(answer: Answer) -> bool:

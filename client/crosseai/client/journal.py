@@ -64,7 +64,7 @@ class Journal:
             If it cannot be written; the shards before it are intact.
         """
         with atomic_path(self._folder / f"{self._shards:06d}.jsonl") as partial:
-            partial.write_text("".join(_to_line(entry) for entry in entries), encoding="utf-8")
+            partial.write_text("".join(to_line(entry) for entry in entries), encoding="utf-8")
         self._remember_replaced(self._shards, entries)
         self._shards += 1
 
@@ -78,9 +78,9 @@ class Journal:
         """The scored images; may be iterated several times, one shard in memory at a time."""
         return _Results(self)
 
-    def paths(self, kind: type[Record]) -> set[str]:
+    def paths(self, *kinds: type[Record]) -> Iterator[str]:
         """Files that were scored (``ImageResult``) or failed (``ImageFailure``)."""
-        return {record.path for shard in self.shards() for record in shard if isinstance(record, kind)}
+        return (record.path for shard in self.shards() for record in shard if isinstance(record, kinds))
 
     def _remember_replaced(self, shard: int, entries: Sequence[Entry]) -> None:
         self._replaced_in.update({entry.replaces: shard for entry in entries if entry.replaces is not None})
@@ -89,7 +89,7 @@ class Journal:
         path = self._folder / f"{number:06d}.jsonl"
         try:
             with path.open(encoding="utf-8") as lines:
-                return [_from_line(line) for line in lines]
+                return [from_line(line) for line in lines]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise OutputError(f"{path}: cannot be read as a part of this run's journal: {error!r}") from error
 
@@ -102,12 +102,14 @@ class _Results:
         return (record for shard in self.journal.shards() for record in shard if isinstance(record, ImageResult))
 
 
-def _to_line(entry: Entry) -> str:
+def to_line(entry: Entry) -> str:
+    """An entry as a line of JSON."""
     kind = {"scored": isinstance(entry.record, ImageResult), "replaces": entry.replaces}
     return json.dumps({**kind, **asdict(entry.record)}) + "\n"
 
 
-def _from_line(line: str) -> Entry:
+def from_line(line: str) -> Entry:
+    """The entry of a line."""
     fields: dict[str, Any] = json.loads(line)
     scored, replaces = fields.pop("scored"), fields.pop("replaces")
     if not scored:

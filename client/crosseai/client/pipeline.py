@@ -11,15 +11,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 
-from crosseai.client.discovery import name_of
 from crosseai.client.findings import Localizer, Scored
 from crosseai.client.flow import Stream, batched, map_ordered
 from crosseai.client.inference import Inference
 from crosseai.client.meter import Meter
 from crosseai.client.prepare import MovedImage, Prepared, PreparedImage, prepare
+from crosseai.client.storage import ImageFile
 from crosseai.contract import ImageResult
 from crosseai.imaging import DEFAULT_POLICY, ReadPolicy
 
@@ -38,8 +37,6 @@ class Pipeline:
 
     Parameters
     ----------
-    directory
-        Files are named relative to it.
     inference
         Asks the model.
     localizer
@@ -62,7 +59,6 @@ class Pipeline:
         How long a group that is not full waits for the next file, in seconds; None for as long as it takes.
     """
 
-    directory: Path
     inference: Inference
     localizer: Localizer
     meter: Meter
@@ -74,7 +70,7 @@ class Pipeline:
     keep_radiographs: bool = False
     patience_s: float | None = None
 
-    async def run(self, files: Stream[Path]) -> Stream[list[Outcome]]:
+    async def run(self, files: Stream[ImageFile]) -> Stream[list[Outcome]]:
         """Score files; yields groups of outcomes, one a file, in order.
 
         Raises
@@ -88,16 +84,14 @@ class Pipeline:
             async for outcomes in scored:
                 yield outcomes
 
-    async def _prepare(self, path: Path) -> Prepared:
+    async def _prepare(self, file: ImageFile) -> Prepared:
         async with self.decoders:
-            return await self.meter.in_thread("decode", self.executor, self._prepared, path)
+            return await self.meter.in_thread("decode", self.executor, self._prepared, file)
 
-    def _prepared(self, path: Path) -> Prepared:
-        spec = self.localizer.spec
+    def _prepared(self, file: ImageFile) -> Prepared:
         return prepare(
-            path,
-            name_of(path, self.directory),
-            spec,
+            file,
+            self.localizer.spec,
             earlier=self.earlier,
             reading=self.reading,
             keep_radiograph=self.keep_radiographs,

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from crosseai.client.discovery import image_id
+from crosseai.client.storage import ImageFile, read_file
 from crosseai.contract import ImageFailure, ImageResult, InputError, ModelSpec, Stage, UnreadableImageError
-from crosseai.imaging import DEFAULT_POLICY, Radiograph, ReadPolicy, decode_radiograph, naming, preprocess, read_content
+from crosseai.imaging import DEFAULT_POLICY, Radiograph, ReadPolicy, decode_radiograph, naming, preprocess
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +21,8 @@ class PreparedImage:
     ----------
     path
         Relative to the scored directory.
-    file
-        The file itself.
+    location
+        Where the file lies.
     image_id
         Hash of the file.
     height, width
@@ -36,7 +36,7 @@ class PreparedImage:
     """
 
     path: str
-    file: Path
+    location: str
     image_id: str
     height: int
     width: int
@@ -65,8 +65,7 @@ Prepared: TypeAlias = PreparedImage | MovedImage | ImageFailure
 
 
 def prepare(
-    path: Path,
-    name: str,
+    file: ImageFile,
     spec: ModelSpec,
     *,
     earlier: Callable[[str, str], ImageResult | None] = lambda _, __: None,
@@ -77,10 +76,8 @@ def prepare(
 
     Parameters
     ----------
-    path
+    file
         The file.
-    name
-        How results name it.
     spec
         Gives the model's input.
     earlier
@@ -92,22 +89,29 @@ def prepare(
     """
     stage: Stage = "read"
     try:
-        with naming(path):
-            content = read_content(path, reading)
+        with naming(file.location):
+            content = read_file(file.location, reading)
             identity = image_id(content)
-            if known := earlier(identity, name):
-                return MovedImage(replace(known, path=name), moved_from=known.path)
+            _require_unchanged(file, identity)
+            if known := earlier(identity, file.name):
+                return MovedImage(replace(known, path=file.name), moved_from=known.path)
             radiograph = decode_radiograph(content, reading)
             stage = "preprocess"
             model_input = preprocess(radiograph, spec)
         height, width = radiograph.pixels.shape
         kept = radiograph if keep_radiograph else None
-        return PreparedImage(name, path, identity, height, width, model_input, radiograph.warnings, kept)
+        return PreparedImage(file.name, file.location, identity, height, width, model_input, radiograph.warnings, kept)
     except InputError as error:
-        return failure(name, error, stage)
+        return failure(file.name, error, stage)
     except Exception as error:
         # Only the kind is told: the message may hold identifiers.
-        return failure(name, UnreadableImageError(f"{path}: the decoder failed with {type(error).__name__}"), stage)
+        reason = f"{file.location}: the decoder failed with {type(error).__name__}"
+        return failure(file.name, UnreadableImageError(reason), stage)
+
+
+def _require_unchanged(file: ImageFile, identity: str) -> None:
+    if file.image_id not in (None, identity):
+        raise InputError(f"expected the content that was indexed, {file.image_id}, found {identity}: index it again")
 
 
 def failure(path: str, error: Exception, stage: Stage) -> ImageFailure:

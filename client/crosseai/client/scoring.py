@@ -8,24 +8,25 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from crosseai.client.arrivals import arrivals
 from crosseai.client.credentials import NO_CREDENTIALS, Credentials
-from crosseai.client.discovery import JOURNAL, discover
+from crosseai.client.discovery import JOURNAL
 from crosseai.client.embedded import embedded_server
 from crosseai.client.explain import labels_digest, parse_explain
-from crosseai.client.findings import Localizer
-from crosseai.client.flow import stream
+from crosseai.client.fleet import Fleet
+from crosseai.client.flow import Places, stream
 from crosseai.client.folder import folder_for, locked
-from crosseai.client.inference import Inference
 from crosseai.client.journal import Journal
 from crosseai.client.meter import Meter
 from crosseai.client.outputs import Outputs, parse_outputs
-from crosseai.client.pipeline import DECODED_AHEAD, Pipeline
+from crosseai.client.pipeline import DECODED_AHEAD
+from crosseai.client.recipe import Recipe
 from crosseai.client.run import Progress, Run, RunSummary
 from crosseai.client.servers import ServerPool
-from crosseai.client.transport import ServedModel, TritonTransport
+from crosseai.client.source import Directory, Source, open_source
+from crosseai.client.transport import ServedModel
 from crosseai.client.tuning import Knob
 from crosseai.client.worklist import Worklist
 from crosseai.contract import BoxParameters, InputError, box_preset
@@ -38,6 +39,10 @@ DECODERS = 2 * CORES
 
 IN_FLIGHT, MOST_IN_FLIGHT = 2, 8
 """Requests under way for each server, before they are tuned and at most."""
+
+
+Engine: TypeAlias = Literal["local", "ray"]
+"""Where files are decoded, and requests sent from: this process, or the workers of a Ray cluster."""
 
 
 def score_directory(
@@ -59,10 +64,12 @@ def score_directory(
     decoders: int | None = None,
     timeout_s: float = 120.0,
     wait_s: float = 60.0,
+    engine: Engine = "local",
+    ray_address: str | None = None,
     watch: threading.Event | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> RunSummary:
-    """Score every radiograph below a directory.
+    """Score every radiograph below a directory, or in a manifest.
 
     Results appear in ``output``: ``predictions`` and ``boxes`` as Parquet and CSV, ``errors.jsonl``,
     ``manifest.json``, and pictures. A run over an existing output continues it. An interrupted run leaves tables of
@@ -71,12 +78,13 @@ def score_directory(
     Parameters
     ----------
     directory
-        Searched recursively for DICOM, PNG and JPEG files.
+        Searched recursively for DICOM, PNG and JPEG files; or a manifest, ``*.parquet``, as
+        :func:`crosseai.client.index.write_index` makes it.
     output
         Folder for the results; made if needed.
     server
-        ``grpc://HOST:PORT`` or ``grpcs://HOST:PORT`` of a Triton server, or several, separated by commas; None
-        starts an embedded one for the time of the run.
+        ``grpc://HOST:PORT`` or ``grpcs://HOST:PORT`` of a Triton server, ``dns:///HOST:PORT`` for all servers behind
+        a DNS name, or several of these, separated by commas; None starts an embedded one for the time of the run.
     model
         Model for the embedded server: ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` or a folder; None for the
         registry's champion, or its newest version.
@@ -107,7 +115,13 @@ def score_directory(
     timeout_s
         Deadline of a request, in seconds.
     wait_s
-        How long to try again when no server answers, in seconds. An embedded server is not waited for.
+        How long to try again when no server answers, in seconds; an embedded one that dies is started again.
+    engine
+        ``local``, or ``ray``: decoding, requests, boxes and pictures by the workers of a Ray cluster, each of which
+        must reach the files and ``output`` by the same names.
+    ray_address
+        ``HOST:PORT`` of a cluster, ``auto`` for the one that this machine is part of; None starts one here for the
+        time of the run.
     watch
         Wait for files to arrive, and score each when it is complete, until this event is set.
     progress
@@ -131,8 +145,17 @@ def score_directory(
         raise InputError(f"expected timeout_s > 0 and wait_s >= 0, found {timeout_s:g} and {wait_s:g}")
     if server is not None and model is not None:
         raise InputError("expected server or model, found both: model is for the embedded server (see model_version)")
+    if engine == "local" and ray_address is not None:
+        raise InputError(f"ray_address {ray_address}: expected the engine 'ray' with it, found 'local'")
+    if ray_address is not None and server is None:
+        raise InputError("expected server with ray_address: no cluster reaches an embedded one")
+    source = open_source(directory, Path(output))
+    if watch is not None and not (isinstance(source, Directory) and engine == "local"):
+        raise InputError("watch: expected a directory and the engine 'local'")
+    if next(iter(source), None) is None and watch is None:
+        raise InputError(f"{directory}: expected at least one file, found none")
     job = _Job(
-        directory=Path(directory),
+        source=source,
         output=Path(output),
         explain=explain,
         labels_sha256=labels_digest(explain),
@@ -144,25 +167,18 @@ def score_directory(
         batch_size=batch_size,
         in_flight=in_flight,
         decoders=decoders,
+        engine=engine,
+        ray_address=ray_address,
         watch=watch,
         progress=progress,
     )
-    if next(discover(job.directory, job.output), None) is None and watch is None:
-        raise InputError(f"{directory}: expected at least one file, found none")
-    job.outputs.check_files(discover(job.directory, job.output))
+    job.outputs.check_files(file.name for file in source)
 
     async def run(addresses: str, held: ExitStack) -> RunSummary:
-        transports = [
-            TritonTransport(address.strip(), credentials=credentials, timeout_s=timeout_s)
-            for address in addresses.split(",")
-        ]
+        fleet = Fleet(servers=addresses, credentials=credentials, timeout_s=timeout_s)
         meter = Meter()
-        async with await ServerPool.connect(
-            transports,
-            version=model_version,
-            wait_s=wait_s if server else 0.0,
-            in_flight=in_flight or IN_FLIGHT,
-            meter=meter,
+        async with fleet.pool(
+            version=model_version, wait_s=wait_s, in_flight=in_flight or IN_FLIGHT, meter=meter
         ) as servers:
             with ThreadPoolExecutor(DECODED_AHEAD + CORES, thread_name_prefix="crosseai") as executor:
                 return await job.run(servers, meter, executor, held)
@@ -177,7 +193,7 @@ def score_directory(
 class _Job:
     """What was asked for; see :func:`score_directory`."""
 
-    directory: Path
+    source: Source
     output: Path
     explain: str
     labels_sha256: str | None
@@ -189,6 +205,8 @@ class _Job:
     batch_size: int | None
     in_flight: int | None
     decoders: int | None
+    engine: Engine
+    ray_address: str | None
     watch: threading.Event | None
     progress: Callable[[Progress], None]
 
@@ -200,57 +218,58 @@ class _Job:
         configuration = self._configuration(served, boxes, batch_size)
         folder = folder_for(self.output, configuration, held, new=self.new)
         journal = Journal(folder / JOURNAL)
-        work = Worklist(self.directory, self.output, journal, retry_failed=self.retry_failed)
+        work = Worklist(self.source, journal, retry_failed=self.retry_failed)
         meter.total, meter.done = (work.total if self.watch is None else work.done), work.done
         policy = parse_explain(self.explain, served.spec)
-        decoding = asyncio.Semaphore(self.decoders or DECODERS)
-        pipeline = Pipeline(
-            directory=self.directory,
-            inference=Inference(servers, policy, batch_size),
-            localizer=Localizer(served.spec, served.version, boxes),
-            meter=meter,
-            executor=executor,
-            batch_size=batch_size,
-            decoders=decoding,
-            earlier=work.moved(policy),
+        recipe = Recipe(
+            folder=folder.resolve(),
+            explain=policy,
+            boxes=boxes,
+            outputs=self.outputs,
             reading=self.reading,
-            keep_radiographs=self.outputs.of_images,
+            batch_size=batch_size,
+            earlier=work.moved(policy),
             patience_s=None if self.watch is None else ARRIVAL_PATIENCE_S,
         )
+        decoding = Places(self.decoders or DECODERS)
+        if self.watch is None or not isinstance(self.source, Directory):
+            files = stream(work.files())
+        else:
+            files = arrivals(self.source.directory, self.output, work.finished, self.watch, meter)
         run = Run(
             folder,
             journal,
-            pipeline,
+            work.failed,
             servers,
+            boxes,
+            meter,
             configuration,
             self.outputs,
             self.progress,
             knobs=self._knobs(decoding, servers),
             endless=self.watch is not None,
         )
-        if self.watch is None:
-            return await run.execute(stream(work.files()))
-        return await run.execute(arrivals(self.directory, self.output, work.finished, self.watch, meter))
+        return await run.execute(recipe.entries(files, servers, meter=meter, executor=executor, decoders=decoding))
 
     def _images_a_request(self, served: ServedModel) -> int:
         if self.batch_size is not None and self.batch_size > served.max_batch_size:
             raise InputError(f"batch_size: the server takes at most {served.max_batch_size}, found {self.batch_size}")
         return self.batch_size or served.max_batch_size
 
-    def _knobs(self, decoding: asyncio.Semaphore, servers: ServerPool) -> list[Knob]:
+    def _knobs(self, decoding: Places, servers: ServerPool) -> list[Knob]:
         """What is to be tuned: what was not set."""
         _, count = servers.healthy
         knobs = []
         if self.decoders is None:
-            knobs.append(Knob(decoding, DECODERS, most=DECODED_AHEAD))
+            knobs.append(Knob(decoding, most=DECODED_AHEAD))
         if self.in_flight is None:
-            knobs.append(Knob(servers.slots, IN_FLIGHT * count, most=MOST_IN_FLIGHT * count))
+            knobs.append(Knob(servers.slots, most=MOST_IN_FLIGHT * count))
         return knobs
 
     def _configuration(self, served: ServedModel, boxes: BoxParameters, batch_size: int) -> dict[str, Any]:
         """Everything that results depend on."""
         return {
-            "directory": str(self.directory.resolve()),
+            "directory": self.source.root,
             "model": served.spec.name,
             "model_version": served.version,
             "model_sha256": served.sha256,

@@ -1,12 +1,19 @@
-"""What is left to do: the files of a directory against the journal of earlier runs."""
+"""What is left to do: the files of a source against the journal of earlier runs."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
 
-from crosseai.client.discovery import discover, name_of
+import numpy as np
+
 from crosseai.client.explain import ExplainPolicy, explained_alike
 from crosseai.client.journal import Journal
+from crosseai.client.names import NameSet
+from crosseai.client.source import Source
+from crosseai.client.storage import ImageFile
 from crosseai.contract import ImageFailure, ImageResult
+
+_BATCH = 8192
 
 
 class Worklist:
@@ -14,10 +21,8 @@ class Worklist:
 
     Parameters
     ----------
-    directory
-        Where the files are.
-    output
-        Folder of results, left out where it lies inside ``directory``.
+    source
+        The files.
     journal
         Outcomes of earlier runs.
     retry_failed
@@ -25,41 +30,60 @@ class Worklist:
 
     Attributes
     ----------
-    finished
-        Names of files with an outcome.
+    finished, failed
+        Names of files with an outcome, and of those that failed.
     total, done
-        Files in the directory, and those of them that are finished.
+        Files of the source, and those of them that are finished.
     """
 
-    def __init__(self, directory: Path, output: Path, journal: Journal, *, retry_failed: bool) -> None:
-        self._directory = directory
-        self._output = output
+    def __init__(self, source: Source, journal: Journal, *, retry_failed: bool) -> None:
+        self._source = source
         self._journal = journal
-        scored = journal.paths(ImageResult)
-        self.finished = scored if retry_failed else scored | journal.paths(ImageFailure)
+        self.failed = NameSet(journal.paths(ImageFailure))
+        self.finished = NameSet(journal.paths(*((ImageResult,) if retry_failed else (ImageResult, ImageFailure))))
+        seen = np.zeros(len(self.finished), np.bool_)
         self.total = self.done = 0
-        self._missing = set(scored)
-        for file in discover(directory, output):
-            name = name_of(file, directory)
-            self.total += 1
-            self.done += name in self.finished
-            self._missing.discard(name)
+        if not len(self.finished):
+            self.total = len(source)
+        else:
+            for files in _batches(iter(source)):
+                found = self.finished.find([file.name for file in files])
+                seen[found[found >= 0]] = True
+                self.total += len(files)
+                self.done += int((found >= 0).sum())
+        self._seen = seen
 
-    def files(self) -> Iterator[Path]:
+    def files(self) -> Iterator[ImageFile]:
         """The files, as they are found; their number does not matter."""
-        for file in discover(self._directory, self._output):
-            if name_of(file, self._directory) not in self.finished:
-                yield file
+        for files in _batches(iter(self._source)):
+            unfinished = self.finished.find([file.name for file in files]) < 0
+            yield from (file for file, wanted in zip(files, unfinished, strict=True) if wanted)
 
-    def moved(self, policy: ExplainPolicy) -> Callable[[str, str], ImageResult | None]:
-        """A function that finds the result of a file that was moved, by its ``image_id`` and new name."""
-        results: dict[str, ImageResult] = {}
-        if self._missing:
-            for shard in self._journal.shards():
-                results |= {r.image_id: r for r in shard if isinstance(r, ImageResult) and r.path in self._missing}
+    def moved(self, policy: ExplainPolicy) -> "Moved":
+        """The results of files that are no longer where they were."""
+        if self._seen.all():
+            return Moved(policy, {})
+        results = {}
+        for result in self._journal.results():
+            place = self.finished.find([result.path])[0]
+            if place >= 0 and not self._seen[place]:
+                results[result.image_id] = result
+        return Moved(policy, results)
 
-        def earlier(image_id: str, name: str) -> ImageResult | None:
-            known = results.get(image_id)
-            return known if known and explained_alike(policy, known.path, name) else None
 
-        return earlier
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Finds the result of a file that was moved, by its ``image_id`` and new name."""
+
+    policy: ExplainPolicy
+    results: dict[str, ImageResult]
+
+    def __call__(self, image_id: str, name: str) -> ImageResult | None:
+        """The result, if it holds under the new name."""
+        known = self.results.get(image_id)
+        return known if known and explained_alike(self.policy, known.path, name) else None
+
+
+def _batches(files: Iterator[ImageFile]) -> Iterator[list[ImageFile]]:
+    while batch := list(islice(files, _BATCH)):
+        yield batch

@@ -24,9 +24,9 @@ def test_each_complete_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             assert "growing.png" not in found
 
     async def collect() -> None:
-        async for path in arrivals(tmp_path, tmp_path / "out", {"done.png"}, stop, meter):
-            found.append(path.name)
-            if path.name == "growing.png":
+        async for file in arrivals(tmp_path, tmp_path / "out", {"done.png"}, stop, meter):
+            found.append(file.name)
+            if file.name == "growing.png":
                 stop.set()
 
     async def run() -> None:

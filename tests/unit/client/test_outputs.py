@@ -49,8 +49,8 @@ def test_journal_gives_back_what_was_appended(tmp_path: Path) -> None:
     journal.append(entries(result("c.png")))
     for opened in (journal, Journal(tmp_path)):
         assert list(opened.shards()) == [[result("a.png"), FAILED], [result("c.png")]]
-        assert opened.paths(ImageResult) == {"a.png", "c.png"}
-        assert opened.paths(ImageFailure) == {FAILED.path}
+        assert set(opened.paths(ImageResult)) == {"a.png", "c.png"}
+        assert set(opened.paths(ImageFailure)) == {FAILED.path}
 
 
 def test_only_the_last_outcome_of_a_file_counts(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_only_the_last_outcome_of_a_file_counts(tmp_path: Path) -> None:
     journal.append(entries(result("a.png")))
     for opened in (journal, Journal(tmp_path)):
         assert list(opened.shards()) == [[], [], [result(FAILED.path), result("moved.png")], [result("a.png")]]
-        assert opened.paths(ImageFailure) == set()
+        assert set(opened.paths(ImageFailure)) == set()
 
 
 def test_a_killed_write_is_no_shard(tmp_path: Path) -> None:

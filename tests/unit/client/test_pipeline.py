@@ -17,6 +17,7 @@ from crosseai.client.inference import Inference
 from crosseai.client.meter import Meter
 from crosseai.client.pipeline import DECODED_AHEAD, GROUP_BATCHES, GROUPS_UNDER_WAY, Outcome, Pipeline
 from crosseai.client.servers import ServerPool
+from crosseai.client.storage import ImageFile
 from crosseai.client.transport import ServedModel
 from crosseai.contract import ImageFailure, ModelSpec, ServerError, ServerUnavailable
 
@@ -56,9 +57,8 @@ class FakeTransport:
         return {name: tensors[name] for name in outputs}
 
 
-def pipeline_over(folder: Path, servers: ServerPool, executor: ThreadPoolExecutor) -> Pipeline:
+def pipeline_over(servers: ServerPool, executor: ThreadPoolExecutor) -> Pipeline:
     return Pipeline(
-        directory=folder,
         inference=Inference(servers, ExplainByName(lambda _: (-1,)), batch_size=4),
         localizer=Localizer(SPEC, "7", SPEC.boxes),
         meter=Meter(),
@@ -77,8 +77,9 @@ def score(folder: Path, transport: FakeTransport, count: int = 6) -> list[Outcom
     async def collect() -> list[Outcome]:
         with ThreadPoolExecutor(2) as executor:
             servers = await ServerPool.connect([transport], wait_s=0, in_flight=2)  # type: ignore[list-item]
-            pipeline = pipeline_over(folder, servers, executor)
-            return [outcome async for group in pipeline.run(stream(sorted(folder.iterdir()))) for outcome in group]
+            pipeline = pipeline_over(servers, executor)
+            files = [ImageFile(path.name, str(path)) for path in sorted(folder.iterdir())]
+            return [outcome async for group in pipeline.run(stream(files)) for outcome in group]
 
     return asyncio.run(collect())
 
@@ -119,16 +120,16 @@ def test_a_server_that_never_answers_does_not_fill_the_memory(tmp_path: Path) ->
     cv2.imwrite(str(tmp_path / "0.png"), image)
     taken = 0
 
-    async def endless() -> Stream[Path]:
+    async def endless() -> Stream[ImageFile]:
         nonlocal taken
         while True:
             taken += 1
-            yield tmp_path / "0.png"
+            yield ImageFile("0.png", str(tmp_path / "0.png"))
 
     async def run() -> int:
         with ThreadPoolExecutor(2) as executor:
             servers = await ServerPool.connect([SilentTransport()], wait_s=0)  # type: ignore[list-item]
-            running = asyncio.ensure_future(anext(pipeline_over(tmp_path, servers, executor).run(endless())))
+            running = asyncio.ensure_future(anext(pipeline_over(servers, executor).run(endless())))
             before = -1
             while taken != before:
                 before = taken

@@ -7,6 +7,7 @@ import psutil
 import pytest
 
 from crosseai.client.prepare import prepare
+from crosseai.client.storage import ImageFile
 from crosseai.contract import ImageFailure, ModelSpec
 
 
@@ -16,7 +17,7 @@ def test_a_huge_file_is_a_failure_and_not_read(tmp_path: Path, start: bytes) -> 
     path.write_bytes(start)
     os.truncate(path, 2**30)
     before = psutil.Process().io_counters().read_chars
-    failure = prepare(path, "huge", ModelSpec())
+    failure = prepare(ImageFile("huge", str(path)), ModelSpec())
     assert psutil.Process().io_counters().read_chars - before < 2**20
     assert isinstance(failure, ImageFailure)
     assert (failure.error, failure.stage) == ("UnsupportedImageError", "read")
@@ -26,6 +27,6 @@ def test_a_huge_file_is_a_failure_and_not_read(tmp_path: Path, start: bytes) -> 
 def test_an_empty_file_is_a_failure(tmp_path: Path) -> None:
     path = tmp_path / "empty"
     path.touch()
-    failure = prepare(path, "empty", ModelSpec())
+    failure = prepare(ImageFile("empty", str(path)), ModelSpec())
     assert isinstance(failure, ImageFailure)
     assert "expected PNG, JPEG, or DICOM" in failure.message
