@@ -101,7 +101,7 @@ def gradient_ratio(start: str, batches: int = 10) -> tuple[float, float]:
     trunk = [parameter for name, parameter in model.named_parameters() if not name.startswith("head.")]
     figures = []
     for _, (batch,) in islice(Feed(data, spec, config, ALONE).epoch(1), batches):
-        weighted = engine.losses(*batch) * torch.tensor([0.8, 0.2])
+        weighted = engine.losses(batch) * torch.tensor([0.8, 0.2])
         entropy, contrast = (
             torch.cat([g.flatten() for g in torch.autograd.grad(loss, trunk, retain_graph=True)]) for loss in weighted
         )

@@ -19,10 +19,10 @@ def losses_and_gradients(processes: Processes) -> dict[str, torch.Tensor]:
     engine = Engine(fresh_model(), CONFIG, feed.steps_per_epoch, None, processes)
     _, (batch,) = next(feed.epoch(1))
     engine.network.eval()
-    losses = engine.losses(*batch)
+    losses = engine.losses(batch)
     engine.total(losses, processes.count).backward()
     gradients = {name: p.grad for name, p in engine.trained.named_parameters() if p.grad is not None}
-    return {"losses": processes.mean(losses), "images": processes.gather(batch[0]), **gradients}
+    return {"losses": processes.mean(losses), "images": processes.gather(batch.images), **gradients}
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ CONFIG = FitConfig(architecture="resnet14", width=2, batch_size=8, learning_rate
 def batch(n: int = 8, seed: int = 0) -> Batch:
     random = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, 2, (n, 3), generator=random)
-    return torch.randn(n, 1, 32, 32, generator=random), labels, torch.arange(n) // 2
+    images = torch.randn(n, 1, 32, 32, generator=random)
+    return Batch(images, labels, torch.arange(n) // 2, torch.arange(n), torch.eye(2, 3).expand(n, 2, 3))
 
 
 def engine(steps_per_epoch: int = 3, **changes: Any) -> Engine:
@@ -60,14 +61,14 @@ def test_scalps_schedule_takes_a_tenth_after_every_seventh_epoch() -> None:
 
 def test_accumulated_parts_give_the_gradient_of_their_mean() -> None:
     whole, parts = (engine(cross_entropy_weight=1.0, weight_decay=0.0) for _ in range(2))
-    images, labels, patients = batch()
+    images = batch()
     for trained in (whole, parts):
         for module in trained.network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum, module.train = 0.0, lambda _mode=True, module=module: module  # type: ignore[method-assign]
                 module.training = False
-    whole.step([(images, labels, patients)])
-    parts.step([(images[:4], labels[:4], patients[:4]), (images[4:], labels[4:], patients[4:])])
+    whole.step([images])
+    parts.step([Batch(*(tensor[half] for tensor in images)) for half in (slice(4), slice(4, 8))])
     for (name, one), other in zip(
         whole.classifier.state_dict().items(), parts.classifier.state_dict().values(), strict=True
     ):
@@ -108,6 +109,22 @@ def test_a_network_without_a_head_trains_without_the_contrastive_term_only() -> 
     with pytest.raises(InputError, match=r"expected a network with a linear head named one of"):
         Engine(network, CONFIG, 1, None, ALONE)
     Engine(network, replace(CONFIG, cross_entropy_weight=1.0), 1, None, ALONE).step([batch()])
+
+
+def test_a_loss_of_ones_own_takes_the_place_of_the_papers() -> None:
+    def towards_zero(output: torch.Tensor, shown: Batch) -> torch.Tensor:
+        assert torch.equal(shown.rows, images.rows)
+        assert torch.equal(shown.labels, images.labels)
+        return torch.stack([output.square().mean(), output.abs().mean()])
+
+    torch.manual_seed(0)
+    network, images = build_model("resnet14", width=2, classes=3), batch()
+    trained = Engine(network, CONFIG, 3, None, ALONE, towards_zero)
+    assert trained.trained is network
+    first = trained.step([images])
+    for _ in range(15):
+        last = trained.step([images])
+    assert (last < 0.5 * first).all(), (first, last)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # in torch's own compiler

@@ -1,8 +1,8 @@
 """One optimizer step: what it computes, and everything that it changes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +12,16 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from crosseai.training.config import FitConfig
 from crosseai.training.contrastive import ContrastiveNetwork
+from crosseai.training.feed import Batch
 from crosseai.training.losses import contrastive_loss, cross_entropy
 from crosseai.training.processes import Processes
 
 MOMENTUM = 0.9
 STEP_EPOCHS, STEP_FACTOR = 7, 0.1
+Loss: TypeAlias = Callable[[Any, Batch], Tensor]
+"""From what a network gives in training, and its batch with the labels and patients of this process, to two terms
+``[2]``, which are weighed as cross-entropy and contrastive loss are."""
+
 _AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -35,6 +40,8 @@ class Engine:
         float32 ``[C]``, factor of the positive term of each disease; None is 1.
     processes
         Those that share every batch.
+    loss
+        What is minimised; None is cross-entropy and contrastive loss, for which a projection head is trained along.
     """
 
     def __init__(
@@ -44,16 +51,18 @@ class Engine:
         steps_per_epoch: int,
         positive_weight: Tensor | None,
         processes: Processes,
+        loss: Loss | None = None,
     ) -> None:
         device = processes.device
         classifier.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stub lacks it
-        self.config, self.processes, self.classifier = config, processes, classifier
+        self.config, self.processes, self.classifier, self.loss = config, processes, classifier, loss
         self.positive_weight = None if positive_weight is None else positive_weight.to(device)
         self.average: AveragedModel | None = None
         if config.average_decay:
             rule = get_ema_multi_avg_fn(config.average_decay)  # type: ignore[no-untyped-call]
             self.average = AveragedModel(classifier, multi_avg_fn=rule)
-        self.trained = ContrastiveNetwork(classifier).to(device) if config.cross_entropy_weight < 1 else classifier
+        contrasted = loss is None and config.cross_entropy_weight < 1
+        self.trained = ContrastiveNetwork(classifier).to(device) if contrasted else classifier
         self.optimizer = _optimizer(self.trained, config)
         self.schedule = _schedule(self.optimizer, config, steps_per_epoch)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
@@ -64,13 +73,13 @@ class Engine:
         """The classifier to evaluate and keep: with averaged weights, if an average is formed."""
         return self.classifier if self.average is None else self.average.module
 
-    def step(self, parts: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+    def step(self, parts: Sequence[Batch]) -> Tensor:
         """One optimizer step on a batch that is computed in parts.
 
         Parameters
         ----------
         parts
-            Arguments of :meth:`losses` for each part.
+            Of that batch.
 
         Returns
         -------
@@ -81,10 +90,11 @@ class Engine:
         total = torch.zeros(2, device=self.processes.device)
         for i, part in enumerate(parts, start=1):
             with nullcontext() if i == len(parts) else self._without_exchange():
-                losses = self.losses(*part) / len(parts)
+                losses = self.losses(part) / len(parts)
                 # Equation 3. The contrastive gradient reaches this process's embeddings only, and the processes'
                 # gradients are then averaged: times their count it is the gradient of the whole.
-                self.scaler.scale(self.total(losses, self.processes.count)).backward()  # type: ignore[no-untyped-call]
+                factor = self.processes.count if self.loss is None else 1
+                self.scaler.scale(self.total(losses, factor)).backward()  # type: ignore[no-untyped-call]
             total += losses.detach()
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -94,23 +104,18 @@ class Engine:
             self.average.update_parameters(self.classifier)
         return self.processes.mean(total)
 
-    def losses(self, images: Tensor, labels: Tensor, patients: Tensor) -> Tensor:
-        """Cross-entropy of this process's images and contrastive loss of everybody's, ``[2]``.
-
-        Parameters
-        ----------
-        images
-            This process's, normalised, float32 ``[n, ch, S, S]``.
-        labels, patients
-            Those of all processes, in rank order: integers ``[N, C]`` and ``[N]``.
-        """
+    def losses(self, batch: Batch) -> Tensor:
+        """Cross-entropy of this process's images and contrastive loss of everybody's, ``[2]``; or the loss given."""
         config, device = self.config, self.processes.device
+        own = self.processes.share(len(batch.labels))
         with torch.autocast(device.type, _AUTOCAST[config.precision], enabled=config.precision != "fp32"):
-            output = self.network(images)
+            output = self.network(batch.images)
+        if self.loss is not None:
+            return self.loss(output, batch._replace(labels=batch.labels[own], patients=batch.patients[own]))
         logits, embeddings = output if isinstance(output, tuple) else (output, None)
         entropy = cross_entropy(
             logits.float(),
-            labels[self.processes.share(len(labels))],
+            batch.labels[own],
             class_reduction=config.class_reduction,
             positive_weight=self.positive_weight,
             label_smoothing=config.label_smoothing,
@@ -119,8 +124,8 @@ class Engine:
             return torch.stack([entropy, torch.zeros_like(entropy)])
         contrast = contrastive_loss(
             self.processes.gather(embeddings.float()),
-            labels,
-            patients,
+            batch.labels,
+            batch.patients,
             contrast=config.contrast,
             temperature=config.temperature,
             positive_in_denominator=config.positive_in_denominator,

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -43,8 +44,26 @@ class TrainingData:
         return hashlib.sha256(names.encode() + self.radiographs.labels[used].tobytes()).hexdigest()
 
 
-Batch = tuple[Tensor, Tensor, Tensor]
-"""This process's images, float32 ``[n, ch, S, S]``, and everybody's labels ``[N, C]`` and patients ``[N]``."""
+class Batch(NamedTuple):
+    """What a loss is computed of.
+
+    Parameters
+    ----------
+    images
+        This process's, augmented and normalised, float32 ``[n, ch, S, S]``.
+    labels, patients
+        Those of all processes, in rank order: integers ``[N, C]`` and ``[N]``.
+    rows
+        Positions of this process's images in the listing, int64 ``[n]``.
+    poses
+        How they are shown, float32 ``[n, 2, 3]``; see :class:`crosseai.training.augmentation.Views`.
+    """
+
+    images: Tensor
+    labels: Tensor
+    patients: Tensor
+    rows: Tensor
+    poses: Tensor
 
 
 class Feed:
@@ -96,7 +115,13 @@ class Feed:
 
     def _batch(self, batch: Indices, random: torch.Generator) -> Batch:
         own, device = self.processes.share(len(batch)), self.processes.device
-        pixels = torch.from_numpy(self.data.images[self.rows[batch[own]]]).to(device).float()
+        rows = self.rows[batch[own]]
+        pixels = torch.from_numpy(self.data.images[rows]).to(device).float()
         views = random_views(len(batch), random)[own]  # drawn for all, so that sharing changes nothing
-        labels = torch.from_numpy(self.labels[batch]).to(device)
-        return normalise(augment(pixels, views), self.spec), labels, self._patient_codes[batch].to(device)
+        return Batch(
+            normalise(augment(pixels, views), self.spec),
+            torch.from_numpy(self.labels[batch]).to(device),
+            self._patient_codes[batch].to(device),
+            torch.from_numpy(rows).to(device),
+            views.poses.to(device),
+        )

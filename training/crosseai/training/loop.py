@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from crosseai.contract import InputError, ModelSpec
 from crosseai.training.checkpoint import write_atomically
 from crosseai.training.config import FitConfig
-from crosseai.training.engine import Engine
+from crosseai.training.engine import Engine, Loss
 from crosseai.training.evaluation import auc_per_class, predict_logits
 from crosseai.training.feed import Feed, TrainingData
 from crosseai.training.processes import ALONE, Processes
@@ -31,6 +31,7 @@ def train(
     *,
     resume: bool = False,
     processes: Processes = ALONE,
+    loss: Loss | None = None,
     on_epoch: Callable[[Epoch], None] = lambda _epoch: None,
 ) -> Epoch:
     """Train a classifier in place and leave it with the weights of its best epoch, in evaluation mode.
@@ -41,13 +42,16 @@ def train(
     Parameters
     ----------
     classifier
-        From normalised images ``[N, spec.channels, S, S]`` to logits ``[N, C]``.
+        From normalised images ``[N, spec.channels, S, S]`` to logits ``[N, C]``. With a loss of its own it may give
+        something else in training mode.
     folder
         Gets the state, and the image names of a batch whose loss is not finite.
     resume
         Go on from the state in the folder.
     processes
         Those that train together.
+    loss
+        What is minimised; None is the loss of the paper.
     on_epoch
         Called after every epoch, in the main process.
 
@@ -66,7 +70,7 @@ def train(
     made_from = {**asdict(config), "data": data.digest(), "processes": processes.count}
     feed, progress = Feed(data, spec, config, processes), Progress()
     with _torch_settings(config):
-        engine = Engine(classifier, config, feed.steps_per_epoch, feed.positive_weight(), processes)
+        engine = Engine(classifier, config, feed.steps_per_epoch, feed.positive_weight(), processes, loss)
         if resume:
             progress, state = Progress.load(folder, made_from)
             engine.restore(state)
