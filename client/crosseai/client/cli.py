@@ -18,6 +18,7 @@ from crosseai.client.display import LogFormat, display, metrics
 from crosseai.client.doctor import diagnose
 from crosseai.client.evaluation import LocalisationTable, evaluate_boxes, read_scored_boxes
 from crosseai.client.exit_codes import EXIT_FAILED, EXIT_SERVER, exit_codes
+from crosseai.client.fleet import Fleet
 from crosseai.client.formats.dicom_context import DicomObject
 from crosseai.client.manifest import MANIFEST, read_configuration
 from crosseai.client.options import read_options, server_options
@@ -27,7 +28,6 @@ from crosseai.client.push import PushSummary, check_destination, push
 from crosseai.client.report import write_report
 from crosseai.client.run import Progress, RunSummary
 from crosseai.client.scoring import score_directory
-from crosseai.client.transport import TritonTransport
 from crosseai.contract import PRESETS, RESEARCH_NOTICE, InputError
 from crosseai.imaging import ReadPolicy
 
@@ -186,14 +186,10 @@ def doctor(
     Exit status: 0 all is well, 1 something is not, 3 a server does not answer.
     """
 
-    def transports() -> list[TritonTransport]:
-        given = credentials()
-        return [
-            TritonTransport(address, credentials=given, timeout_s=timeout_s)
-            for address in (server.split(",") if server else ())
-        ]
+    def fleet() -> Fleet | None:
+        return Fleet(servers=server, credentials=credentials(), timeout_s=timeout_s) if server else None
 
-    checks = diagnose(transports, model_version, output)
+    checks = diagnose(fleet, model_version, output)
     for check in checks:
         click.echo(f"{'FAIL' if check.advice else 'ok  '} {check.name}: {check.found}")
         if check.advice:

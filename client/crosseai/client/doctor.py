@@ -7,13 +7,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 
+from crosseai.client.fleet import Fleet
 from crosseai.client.inference import MAPS
 from crosseai.client.manifest import PACKAGES
 from crosseai.client.transport import ServedModel, TritonTransport
@@ -51,21 +52,19 @@ class Check:
     unreachable: bool = False
 
 
-def diagnose(
-    transports: Callable[[], Sequence[TritonTransport]], model_version: str | None, output: Path
-) -> list[Check]:
+def diagnose(fleet: Callable[[], Fleet | None], model_version: str | None, output: Path) -> list[Check]:
     """Check software, disk, and servers or the embedded one.
 
     Parameters
     ----------
-    transports
-        Makes connections to the servers, in an event loop; none for the embedded server.
+    fleet
+        Gives the servers; None for the embedded server.
     model_version
         Version to ask for; None for the newest.
     output
         Folder of results.
     """
-    return [*_software(), _disk(output), *asyncio.run(_servers(transports, model_version))]
+    return [*_software(), _disk(output), *asyncio.run(_servers(fleet, model_version))]
 
 
 def _software() -> list[Check]:
@@ -87,15 +86,17 @@ def _disk(output: Path) -> Check:
     return Check("output", found, "" if free >= MIN_FREE_BYTES else "free some space, or choose another --output")
 
 
-async def _servers(transports: Callable[[], Sequence[TritonTransport]], model_version: str | None) -> list[Check]:
+async def _servers(fleet: Callable[[], Fleet | None], model_version: str | None) -> list[Check]:
     try:
-        connections = transports()
+        servers = fleet()
+        if servers is None:
+            return [await asyncio.to_thread(_embedded)]
+        connections = await servers.connections()
     except CrossEAIError as error:
-        return [Check("server", str(error), "correct the address or the credentials")]
-    if not connections:
-        return [await asyncio.to_thread(_embedded)]
+        advice = "correct the address or the credentials"
+        return [Check("server", str(error), advice, unreachable=isinstance(error, ServerError))]
     checks, served = [], []
-    for connection in connections:
+    for connection in connections.values():
         try:
             model, found = await _ask(connection, model_version)
             served.append(model)

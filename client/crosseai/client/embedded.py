@@ -1,26 +1,35 @@
 """A server of our own for the time of a run, when none is given."""
 
 import json
+import logging
 import os
 import select
 import subprocess
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from crosseai.contract import InputError, ServerUnavailable
+from crosseai.contract import CrossEAIError, InputError, ServerUnavailable
+
+RESTARTS, RESTARTS_WITHIN_S = 3, 600.0
+"""A server that dies is started again, but only so often in so many seconds."""
 
 _STOP_S = 30.0
 _EXIT_BAD_MODEL = 1
 """Exit status of ``crosseai-serve`` when the model, not the server, is at fault."""
+
+_logger = logging.getLogger(__name__)
 
 
 @contextmanager
 def embedded_server(model: str | None, *, start_timeout_s: float = 600.0) -> Iterator[str]:
     """Run ``crosseai-serve up`` as a child process and yield its gRPC address.
 
-    The child has its own session, so that Ctrl-C reaches this process alone, and ends when this process dies.
+    The child has its own session, so that Ctrl-C reaches this process alone, and ends when this process dies. One
+    that dies by itself is started again at the same address.
 
     Parameters
     ----------
@@ -37,23 +46,69 @@ def embedded_server(model: str | None, *, start_timeout_s: float = 600.0) -> Ite
     InputError
         If there is no such model.
     """
-    command = [sys.executable, "-m", "crosseai.serve.cli", "up", "--tie-to-parent"]
-    if model is not None:
-        command += ["--model", model]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+    server = _Server(model, start_timeout_s)
     try:
-        yield _address(server, start_timeout_s)
+        yield server.start()
     finally:
-        server.terminate()
+        server.stop()
+
+
+class _Server:
+    """A child process, and a thread that starts it again when it dies."""
+
+    def __init__(self, model: str | None, start_timeout_s: float) -> None:
+        self._command = [sys.executable, "-m", "crosseai.serve.cli", "up", "--tie-to-parent"]
+        if model is not None:
+            self._command += ["--model", model]
+        self._start_timeout_s = start_timeout_s
+        self._stopping = False
+        self._lock = threading.Lock()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._process = self._spawn()
+
+    def start(self) -> str:
+        """Wait until the server is ready; its address, which it keeps."""
+        address = _address(self._process, self._start_timeout_s)
+        self._command += ["--grpc-port", address.rpartition(":")[2]]
+        self._watcher.start()
+        return address
+
+    def stop(self) -> None:
+        """End the server, and its watch."""
+        with self._lock:
+            self._stopping = True
+        self._process.terminate()
         try:
-            server.wait(_STOP_S)
+            self._process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+            self._process.kill()
+            self._process.wait()
+        if self._watcher.ident is not None:
+            self._watcher.join()
+
+    def _spawn(self) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(self._command, stdout=subprocess.PIPE, start_new_session=True)
+
+    def _watch(self) -> None:
+        restarts: deque[float] = deque(maxlen=RESTARTS)
+        while True:
+            status = self._process.wait()
+            now = time.monotonic()
+            with self._lock:
+                if self._stopping:
+                    return
+                if len(restarts) == RESTARTS and now - restarts[0] < RESTARTS_WITHIN_S:
+                    _logger.error("the embedded server ended with status %d once more; it stays down", status)
+                    return
+                _logger.warning("the embedded server ended with status %d; it is started again", status)
+                restarts.append(now)
+                self._process = self._spawn()
+            with suppress(CrossEAIError):  # it has ended, and the next round says so
+                _address(self._process, self._start_timeout_s)
 
 
 def _address(server: "subprocess.Popen[bytes]", timeout_s: float) -> str:
-    """Address in the line that the server prints once it is ready."""
+    """Address in the line that the server prints once it is ready; one that is not ready in time is ended."""
     if server.stdout is None:
         raise ServerUnavailable("the embedded server has no output to read")
     deadline, line = time.monotonic() + timeout_s, b""
@@ -61,6 +116,7 @@ def _address(server: "subprocess.Popen[bytes]", timeout_s: float) -> str:
         while not line.endswith(b"\n"):
             ready, _, _ = select.select([output], [], [], max(0.0, deadline - time.monotonic()))
             if not ready:
+                server.terminate()
                 raise ServerUnavailable(f"the embedded server was not ready within {timeout_s:g} s")
             chunk = os.read(output.fileno(), 65536)
             if not chunk:

@@ -13,6 +13,35 @@ Result = TypeVar("Result")
 Stream: TypeAlias = AsyncGenerator[Item, None]
 
 
+class Places(asyncio.Semaphore):
+    """A semaphore whose number of places may change.
+
+    Attributes
+    ----------
+    size
+        Places in all, free or taken; after a cut it is reached as places are given back.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.size = size
+        self._too_many = 0
+
+    def resize(self, size: int) -> None:
+        """Have so many places from now on."""
+        added = size - self.size - self._too_many
+        self.size, self._too_many = size, max(0, -added)
+        for _ in range(added):
+            super().release()
+
+    def release(self) -> None:
+        """Give a place back."""
+        if self._too_many:
+            self._too_many -= 1
+        else:
+            super().release()
+
+
 async def stream(items: Iterable[Item]) -> Stream[Item]:
     """The items of an ordinary iterable."""
     for item in items:

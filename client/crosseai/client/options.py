@@ -49,7 +49,8 @@ def credential_options(command: Callable[..., None]) -> Callable[..., None]:
 _SERVERS = (
     click.option(
         "--server",
-        help="grpc://HOST:PORT of a Triton server, grpcs:// for TLS; several separated by commas.  "
+        help="grpc://HOST:PORT of a Triton server, grpcs:// for TLS; dns:///HOST:PORT for all servers behind a DNS "
+        "name; several separated by commas.  "
         "[default: an embedded one]",
     ),
     click.option("--model-version", help="Version to ask of --server.  [default: the newest that it has loaded]"),

@@ -3,47 +3,20 @@
 import asyncio
 import random
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
+from crosseai.client.flow import Places
+from crosseai.client.hedging import Hedging
+from crosseai.client.member import Member, Request, Tensors
 from crosseai.client.meter import Meter
 from crosseai.client.transport import ServedModel, ServerStatistics, TritonTransport
-from crosseai.contract import AccessRefused, ContractError, InferenceTimeout, ModelSpec, ServerError, ServerUnavailable
+from crosseai.contract import InferenceTimeout, ModelSpec, ServerError, ServerUnavailable
 
-FIRST_RETRY_S = 0.25
-LAST_RETRY_S = 10.0
 POLL_S = 0.05
-
-_EVERYTHING = ("logits", "explained", "heatmaps", "gradient_maps")
-
-
-@dataclass(slots=True, eq=False)
-class _Server:
-    """One server and what is known of its health."""
-
-    transport: TritonTransport
-    outstanding: int = 0
-    failures: int = 0
-    retry_at: float = 0.0
-    verified: bool = False
-
-    def may_be_asked(self) -> bool:
-        """A sick server gets one request at a time, and none before its time."""
-        return not self.failures or (self.outstanding == 0 and time.monotonic() >= self.retry_at)
-
-    def failed(self) -> None:
-        """Ask no more for a while: twice as long after each failure, with jitter."""
-        if time.monotonic() < self.retry_at:
-            return  # a request from before the last failure
-        self.failures += 1
-        self.verified = False
-        delay = min(LAST_RETRY_S, FIRST_RETRY_S * 2 ** (self.failures - 1))
-        self.retry_at = time.monotonic() + delay * random.uniform(0.5, 1.0)
 
 
 class ServerPool:
@@ -51,7 +24,8 @@ class ServerPool:
 
     Each request goes to the server with the fewest requests outstanding. A server that cannot be reached, is too
     slow, or refuses even a blank image is left alone for a while, and must then prove to serve the same model still.
-    When no server has answered for ``wait_s``, the error of the last one is raised.
+    When no server has answered for ``wait_s``, the error of the last one is raised. A request that takes far longer
+    than others do is sent to one more server, and the first answer is the answer (:mod:`crosseai.client.hedging`).
 
     Make it with :meth:`connect` inside a running event loop, and use ``async with`` to close it.
 
@@ -60,19 +34,22 @@ class ServerPool:
     model
         The model, the same on every server.
     slots
-        Free places for requests; a release more than taken makes one more.
+        Places for requests; their number follows that of the servers.
+    hedging
+        Counts requests, and those that were sent again.
     """
 
     def __init__(
         self, transports: Sequence[TritonTransport], *, wait_s: float, in_flight: int, meter: Meter | None = None
     ) -> None:
-        self._servers = [_Server(transport) for transport in transports]
+        self._members = [Member(transport) for transport in transports]
+        self._former: list[Member] = []
         self._wait_s = wait_s
         self._meter = meter or Meter()
         self._down_since: float | None = None
         self._model: ServedModel | None = None
-        self._requested_version: str | None = None
-        self.slots = asyncio.Semaphore(in_flight * len(transports))
+        self.slots = Places(in_flight * len(transports))
+        self.hedging = Hedging()
 
     @classmethod
     async def connect(
@@ -112,12 +89,12 @@ class ServerPool:
         self = cls(transports, wait_s=wait_s, in_flight=in_flight, meter=meter)
         try:
             while self._model is None:
-                server = await self._next_server()
+                member = await self._next_member()
                 try:
-                    self._model = await server.transport.describe(model, version)
-                    server.verified = True
+                    self._model = await member.transport.describe(model, version)
+                    member.verified = True
                 except (ServerUnavailable, InferenceTimeout) as error:
-                    self._failed(server, error)
+                    self._failed(member, error)
         except BaseException:
             await self.close()
             raise
@@ -130,9 +107,28 @@ class ServerPool:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections."""
-        for server in self._servers:
-            await server.transport.close()
+        """Close the connections; what nobody waits for any more has some seconds to end."""
+        members = [*self._members, *self._former]
+        await asyncio.gather(*(member.transport.close() for member in members))
+        requests = [request for member in members for request in member.outstanding]
+        for request in requests:
+            request.cancel()
+        await asyncio.gather(*requests, return_exceptions=True)
+
+    def join(self, transport: TritonTransport) -> None:
+        """Use one more server, once it has proved to serve the same model; the pool closes the connection."""
+        self._members.append(Member(transport))
+        self._resize(len(self._members) - 1)
+
+    def leave(self, transport: TritonTransport) -> None:
+        """Send a server no further requests; those under way are still waited for."""
+        (member,) = (member for member in self._members if member.transport is transport)
+        self._members.remove(member)
+        self._former.append(member)
+        self._resize(len(self._members) + 1)
+
+    def _resize(self, servers_before: int) -> None:
+        self.slots.resize(self.slots.size * len(self._members) // servers_before)
 
     @property
     def model(self) -> ServedModel:
@@ -149,11 +145,11 @@ class ServerPool:
     @property
     def healthy(self) -> tuple[int, int]:
         """Servers that answered last time, and all."""
-        return sum(not server.failures for server in self._servers), len(self._servers)
+        return sum(not member.failures for member in self._members), len(self._members)
 
     async def infer(
         self, images: npt.NDArray[np.uint8], targets: npt.NDArray[np.int64], outputs: Sequence[str]
-    ) -> dict[str, npt.NDArray[Any]]:
+    ) -> Tensors:
         """Run the model on one batch; parameters and result as in :meth:`TritonTransport.infer`.
 
         Raises
@@ -165,92 +161,79 @@ class ServerPool:
         ContractError
             If a server serves another model than the one that the pool began with.
         """
+        request = Request(images, targets, tuple(outputs))
         with self._meter.clock("wait"):
             await self.slots.acquire()
         try:
-            while True:
-                server = await self._next_server()
-                server.outstanding += 1
-                try:
-                    return await self._infer_on(server, images, targets, outputs)
-                except (ServerUnavailable, InferenceTimeout) as error:
-                    self._failed(server, error)
-                finally:
-                    server.outstanding -= 1
+            while (answer := await self._first_answer(request)) is None:
+                pass
         finally:
             self.slots.release()
+        return answer
 
-    async def statistics(self) -> ServerStatistics:
-        """What all servers that answer have done for the model; a server that does not counts as nothing."""
+    async def statistics(self) -> dict[str, ServerStatistics]:
+        """What each server that answers has done for the model, by address."""
+        members = [member for member in self._members if not member.failures]
         answers = await asyncio.gather(
-            *(server.transport.statistics(self.model) for server in self._servers if not server.failures),
-            return_exceptions=True,
+            *(member.transport.statistics(self.model) for member in members), return_exceptions=True
         )
-        known = [answer for answer in answers if isinstance(answer, ServerStatistics)]
-        return ServerStatistics(sum(s.queue_s for s in known), sum(s.compute_s for s in known))
+        return {
+            member.transport.address: answer
+            for member, answer in zip(members, answers, strict=True)
+            if isinstance(answer, ServerStatistics)
+        }
 
-    async def _infer_on(
-        self,
-        server: _Server,
-        images: npt.NDArray[np.uint8],
-        targets: npt.NDArray[np.int64],
-        outputs: Sequence[str],
-    ) -> dict[str, npt.NDArray[Any]]:
-        if not server.verified:
-            with _sick_if_refused("cannot describe its model"):
-                await self._verify(server)
+    async def _first_answer(self, request: Request) -> Tensors | None:
+        """The answer of a server or, where that takes too long, of one more; None if none of them could answer."""
+        patience_s = self.hedging.begin(request.kind)
+        first = await self._next_member()
+        race = {first.start(self._answer(first, request)): first}
         try:
+            done, _ = await asyncio.wait(race, timeout=patience_s)
+            if not done and (second := self._least_loaded(healthy_but=first)) is not None and self.hedging.spend():
+                race[second.start(self._answer(second, request))] = second
+            for attempt in asyncio.as_completed(race):
+                if (answer := await attempt) is not None:
+                    return answer
+            return None
+        finally:
+            for task, member in race.items():
+                if not task.done():
+                    member.outrun.add(task)
+
+    async def _answer(self, member: Member, request: Request) -> Tensors | None:
+        """The answer of one server; None if it could not give one, and is to be left alone."""
+        try:
+            if not member.verified:
+                await member.verify(self.model)
+            began = time.monotonic()
             with self._meter.clock("request"):
-                tensors = await server.transport.infer(self.model, images, targets, outputs)
-        except (ServerUnavailable, InferenceTimeout, AccessRefused):
-            raise
-        except ServerError:
-            with _sick_if_refused("cannot score a blank image"):
-                await self._infer_blank(server)
-            raise
-        server.failures, self._down_since = 0, None
-        return tensors
+                answer = await member.infer(self.model, request)
+        except (ServerUnavailable, InferenceTimeout) as error:
+            self._failed(member, error)
+            return None
+        self.hedging.took(request.kind, time.monotonic() - began)
+        member.failures, self._down_since = 0, None
+        return answer
 
-    async def _next_server(self) -> _Server:
+    async def _next_member(self) -> Member:
         """The least loaded server that may be asked, as soon as there is one."""
-        while True:
-            candidates = [server for server in self._servers if server.may_be_asked()]
-            if candidates:
-                return min(candidates, key=lambda server: (server.outstanding, random.random()))
+        while (member := self._least_loaded()) is None:
             await asyncio.sleep(POLL_S)
+        return member
 
-    async def _verify(self, server: _Server) -> None:
-        """Check that a server, restarted perhaps, serves this very model."""
-        expected = self.model
-        found = await server.transport.describe(expected.spec.name, expected.version)
-        if (found.sha256, found.spec) != (expected.sha256, expected.spec):
-            raise ContractError(
-                f"{server.transport.address}: expected model {expected.spec.name!r} version {expected.version} with "
-                f"SHA-256 {expected.sha256} as the run began with, found {found.sha256}"
-            )
-        server.verified = True
+    def _least_loaded(self, healthy_but: Member | None = None) -> Member | None:
+        """The least loaded server that may be asked; on demand a healthy one, and not this one."""
+        candidates = [member for member in self._members if member.may_be_asked()]
+        if healthy_but is not None:
+            candidates = [member for member in candidates if member is not healthy_but and not member.failures]
+        return min(candidates, key=lambda member: (len(member.outstanding), random.random()), default=None)
 
-    async def _infer_blank(self, server: _Server) -> None:
-        side = self.spec.input_size
-        blank = np.zeros((1, 1, side, side), np.uint8)
-        await server.transport.infer(self.model, blank, np.full((1, 1), -1), _EVERYTHING)
-
-    def _failed(self, server: _Server, error: ServerError) -> None:
+    def _failed(self, member: Member, error: ServerError) -> None:
         """Leave a server alone for a while; raise its error when none has answered for too long."""
-        server.failed()
+        member.failed()
         now = time.monotonic()
-        if all(other.failures for other in self._servers):
+        if all(other.failures for other in self._members):
             self._down_since = now if self._down_since is None else self._down_since
             if now - self._down_since >= self._wait_s:
                 raise error
-
-
-@contextmanager
-def _sick_if_refused(what: str) -> Iterator[None]:
-    """A server that refuses what every server can do is as good as absent, and no image is to blame."""
-    try:
-        yield
-    except (ServerUnavailable, InferenceTimeout, AccessRefused):
-        raise
-    except ServerError as error:
-        raise ServerUnavailable(f"the server {what}: {error}") from error

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from crosseai.client.addresses import parse_address
 from crosseai.client.credentials import NO_CREDENTIALS, Credentials
 from crosseai.contract import (
     CHAMPION,
@@ -67,6 +68,12 @@ class ServerStatistics:
     queue_s: float
     compute_s: float
 
+    def since(self, earlier: "ServerStatistics | None") -> "ServerStatistics":
+        """What was added; all of it if the server began to count anew."""
+        if earlier is None or self.compute_s < earlier.compute_s:
+            return self
+        return ServerStatistics(self.queue_s - earlier.queue_s, self.compute_s - earlier.compute_s)
+
 
 class TritonTransport:
     """A connection to one Triton server. Make it inside a running event loop, and close it there.
@@ -80,6 +87,8 @@ class TritonTransport:
         For TLS, and a bearer token.
     timeout_s
         Deadline of every call, in seconds.
+    certified_name
+        Whom the server's certificate names; None for the host in the address.
 
     Raises
     ------
@@ -87,15 +96,23 @@ class TritonTransport:
         If the address is malformed, or the credentials do not fit it.
     """
 
-    def __init__(self, server: str, *, credentials: Credentials = NO_CREDENTIALS, timeout_s: float = 120.0) -> None:
+    def __init__(
+        self,
+        server: str,
+        *,
+        credentials: Credentials = NO_CREDENTIALS,
+        timeout_s: float = 120.0,
+        certified_name: str | None = None,
+    ) -> None:
         address = parse_address(server, encrypted=credentials.has_files)
         self.address = address.host_and_port
         self._headers = credentials.headers
         self._timeout_s = timeout_s
+        named = [("grpc.ssl_target_name_override", certified_name)] if certified_name else []
         self._client = InferenceServerClient(
             self.address,
             creds=credentials.channel(self.address, encrypted=address.encrypted),
-            channel_args=list(_CHANNEL_OPTIONS.items()),
+            channel_args=[*_CHANNEL_OPTIONS.items(), *named],
         )
         self._under_way: set[asyncio.Task[Any]] = set()
 
@@ -246,33 +263,6 @@ class TritonTransport:
         except InferenceServerException as error:
             kind = _ERRORS.get(error.status() or "", ServerError)
             raise kind(f"{self.address}: {error.message()}") from error
-
-
-class Address(NamedTuple):
-    """Where a server listens, and whether it expects TLS."""
-
-    host_and_port: str
-    encrypted: bool
-
-
-def parse_address(server: str, *, encrypted: bool = False) -> Address:
-    """Read ``grpc://HOST:PORT``, ``grpcs://HOST:PORT`` or ``HOST:PORT``, which is ``encrypted`` where that is said.
-
-    Raises
-    ------
-    InputError
-        If it is none of these.
-    """
-    scheme, separator, rest = server.rpartition("://")
-    host, _, port = rest.rpartition(":")
-    known = {"": encrypted, "grpc": False, "grpcs": True}
-    if scheme not in known or (separator and not scheme) or not host or "/" in host:
-        port = ""
-    if not port.isdecimal() or not 0 < int(port) < 65536:
-        raise InputError(
-            f"server {server!r}: expected grpc://HOST:PORT or grpcs://HOST:PORT, for example grpc://localhost:8001"
-        )
-    return Address(rest, known[scheme])
 
 
 _CHANNEL_OPTIONS = {

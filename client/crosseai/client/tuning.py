@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from crosseai.client.flow import Places
 from crosseai.client.meter import Meter
 
 WINDOW_S = 2.0
@@ -13,38 +14,29 @@ WORTH_IT = 1.05
 """Ratio of rates from which more work at a time is better, and not chance."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Knob:
     """How much of something may be under way at a time.
 
     Parameters
     ----------
     places
-        Free places; releasing one that was never taken makes one more.
-    value
-        Places in all.
+        Places for it.
     most
         Their greatest number.
     """
 
-    places: asyncio.Semaphore
-    value: int
+    places: Places
     most: int
-
-    def double(self) -> None:
-        """Make twice as many places, ``most`` at most."""
-        for _ in range(min(self.value, self.most - self.value)):
-            self.places.release()
-            self.value += 1
 
 
 async def tune(knobs: Sequence[Knob], meter: Meter) -> None:
     """Double one knob after the other for as long as the rate of images grows; the last doubling stays."""
     rate = await _rate(meter)
     for knob in knobs:
-        while knob.value < knob.most:
+        while knob.places.size < knob.most:
             before = rate
-            knob.double()
+            knob.places.resize(min(2 * knob.places.size, knob.most))
             rate = await _rate(meter)
             if rate < WORTH_IT * before:
                 break

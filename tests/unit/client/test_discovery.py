@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 
 from crosseai.client.discovery import discover, image_id, image_name
-from crosseai.client.transport import parse_address
 from crosseai.contract import InputError
 
 
@@ -52,14 +51,3 @@ def test_image_id_is_half_of_the_content_s_sha256() -> None:
     # The first example of FIPS 180-2.
     assert image_id(b"abc") == "ba7816bf8f01cfea414140de5dae2223"
     assert image_id(b"abd") != image_id(b"abc")
-
-
-@pytest.mark.parametrize("text", ["localhost:8001", "grpc://localhost:8001"])
-def test_address(text: str) -> None:
-    assert parse_address(text) == ("localhost:8001", False)
-
-
-@pytest.mark.parametrize("text", ["", "localhost", ":8001", "http://localhost:8001", "h:0", "h:99999", "h:x"])
-def test_address_refused(text: str) -> None:
-    with pytest.raises(InputError, match="expected grpc://"):
-        parse_address(text)

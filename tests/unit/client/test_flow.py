@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crosseai.client.flow import Stream, batched, map_ordered, stream
+from crosseai.client.flow import Places, Stream, batched, map_ordered, stream
 
 
 @given(st.lists(st.integers(0, 3), max_size=20), st.integers(1, 5))
@@ -133,3 +133,31 @@ def test_a_batch_does_not_wait_long_for_its_last_items() -> None:
         return [batch async for batch in batched(source(), 8, patience_s=0.05)]
 
     assert asyncio.run(collect()) == [[1, 2], [3]]
+
+
+@given(st.integers(1, 6), st.lists(st.one_of(st.integers(1, 6), st.sampled_from(["take", "give"])), max_size=30))
+def test_places_follow_their_size(size: int, steps: list[int | str]) -> None:
+    async def run() -> int:
+        places, taken = Places(size), 0
+        for step in steps:
+            if isinstance(step, int):
+                places.resize(step)
+            elif step == "take" and not places.locked():
+                await places.acquire()
+                taken += 1
+            elif step == "give" and taken:
+                places.release()
+                taken -= 1
+        while not places.locked():
+            await places.acquire()
+            taken += 1
+        for _ in range(taken):
+            places.release()
+        free = 0
+        while not places.locked():
+            await places.acquire()
+            free += 1
+        assert free == places.size
+        return free
+
+    assert asyncio.run(run()) == next((step for step in reversed(steps) if isinstance(step, int)), size)

@@ -1,4 +1,4 @@
-"""Balancing, ejection and giving up, with transports that compute nothing."""
+"""Balancing, ejection, hedging and giving up, with transports that compute nothing."""
 
 import asyncio
 import time
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crosseai.client import servers
+from crosseai.client import hedging, member, servers
 from crosseai.client.servers import ServerPool
 from crosseai.client.transport import ServedModel, ServerStatistics
 from crosseai.contract import (
@@ -26,19 +26,20 @@ IMAGE, TARGET = np.full((1, 1, 16, 16), 7, np.uint8), np.full((1, 1), -1)
 
 @pytest.fixture(autouse=True)
 def short_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "FIRST_RETRY_S", 0.01)
-    monkeypatch.setattr(servers, "LAST_RETRY_S", 0.05)
+    monkeypatch.setattr(member, "FIRST_RETRY_S", 0.01)
+    monkeypatch.setattr(member, "LAST_RETRY_S", 0.05)
     monkeypatch.setattr(servers, "POLL_S", 0.002)
 
 
 class FakeTransport:
-    """Fails with ``error`` while there is one; ``refuses`` images of this gray."""
+    """Fails with ``error`` while there is one; ``refuses`` images of this gray; takes ``seconds``."""
 
     def __init__(self, name: str = "a:1", *, error: ServerError | None = None, sha256: str = "f" * 64) -> None:
         self.address = name
         self.error = error
         self.sha256 = sha256
         self.refuses: int | None = None
+        self.seconds = 0.001
         self.calls = self.outstanding = self.peak = self.closed = 0
 
     async def describe(self, model: str, version: str | None = None) -> ServedModel:
@@ -52,7 +53,7 @@ class FakeTransport:
         self.calls += 1
         self.outstanding += 1
         self.peak = max(self.peak, self.outstanding)
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(self.seconds)
         self.outstanding -= 1
         if self.error:
             raise self.error
@@ -171,3 +172,100 @@ def test_an_image_that_is_refused_is_told_from_a_sick_server() -> None:
     assert len(ask(a, b, requests=40, during=sick)) == 40
     with pytest.raises(ServerUnavailable, match=r"the server cannot.*not healthy"):
         ask(a, requests=4, during={1: lambda: setattr(a, "error", ServerError("not healthy"))})
+
+
+class Stragglers:
+    """Two servers, of which one gets slow; requests one after the other."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(hedging, "FACTOR", 10.0)  # a busy machine is no straggler
+        self.fast, self.slow = FakeTransport(), FakeTransport("b:1")
+
+    def run(self, requests: int, *, slow_from: int, slow_s: float, error: ServerError | None = None) -> ServerPool:
+        async def ask_all() -> ServerPool:
+            async with await ServerPool.connect([self.fast, self.slow], wait_s=0.2) as pool:
+                for number in range(requests):
+                    if number == slow_from:
+                        self.slow.seconds, self.slow.error = slow_s, error
+                    await asyncio.wait_for(pool.infer(IMAGE, TARGET, ["logits"]), 2)
+                self.waiting = self.slow.outstanding
+            return pool
+
+        return asyncio.run(ask_all())
+
+
+def test_a_straggler_is_outrun_by_another_server_and_left_alone_until_it_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    servers = Stragglers(monkeypatch)
+    pool = servers.run(200, slow_from=100, slow_s=30)
+    assert servers.waiting == 1
+    assert servers.fast.calls + servers.slow.calls == 200 + pool.hedging.hedges
+
+
+def test_an_outrun_server_that_has_answered_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    servers = Stragglers(monkeypatch)
+    pool = servers.run(400, slow_from=100, slow_s=0.15)
+    assert pool.hedging.hedges >= 2
+    assert pool.hedging.hedges <= 0.05 * 400
+    assert servers.fast.calls + servers.slow.calls == 400 + pool.hedging.hedges
+
+
+def test_what_a_straggler_says_too_late_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    servers = Stragglers(monkeypatch)
+    pool = servers.run(300, slow_from=100, slow_s=0.1, error=ServerUnavailable("gone"))
+    assert pool.healthy == (1, 2)
+    assert servers.fast.calls >= 200
+
+
+def test_one_server_is_never_asked_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, dead = FakeTransport(), FakeTransport("b:1", error=ServerUnavailable("gone"))
+
+    async def run() -> int:
+        async with await ServerPool.connect([a, dead], wait_s=0.2) as pool:
+            for number in range(60):
+                a.seconds = 0.1 if number == 50 else 0.001
+                await pool.infer(IMAGE, TARGET, ["logits"])
+            return pool.hedging.hedges
+
+    assert asyncio.run(run()) == 0
+    assert a.calls == 60
+
+
+def test_servers_join_and_leave_a_pool_at_work() -> None:
+    a, b, c = (FakeTransport(f"{name}:1") for name in "abc")
+
+    async def run() -> None:
+        async with await ServerPool.connect([a], wait_s=0.2, in_flight=2) as pool:
+
+            async def ask_all(requests: int) -> None:
+                await asyncio.gather(*(pool.infer(IMAGE, TARGET, ["logits"]) for _ in range(requests)))
+
+            await ask_all(10)
+            pool.join(b)
+            pool.join(c)
+            assert pool.slots.size == 6
+            await ask_all(60)
+            assert min(b.calls, c.calls) >= 10
+            asked = asyncio.ensure_future(ask_all(60))
+            await asyncio.sleep(0)
+            before = b.calls
+            pool.leave(b)
+            await asked
+            assert b.calls - before <= 2, "those under way"
+            assert pool.slots.size == 4
+            assert pool.healthy == (2, 2)
+
+    asyncio.run(run())
+    assert [t.closed for t in (a, b, c)] == [1, 1, 1]
+    assert a.calls + b.calls + c.calls == 130
+
+
+def test_a_server_that_joins_with_another_model_ends_the_run() -> None:
+    async def run() -> None:
+        async with await ServerPool.connect([FakeTransport()], wait_s=0.2) as pool:
+            pool.join(FakeTransport("b:1", sha256="0" * 64))
+            await asyncio.gather(*(pool.infer(IMAGE, TARGET, ["logits"]) for _ in range(20)))
+
+    with pytest.raises(ContractError, match=r"b:1.*as the run began with"):
+        asyncio.run(run())

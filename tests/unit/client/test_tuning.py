@@ -4,6 +4,7 @@ import time
 import pytest
 
 from crosseai.client import tuning
+from crosseai.client.flow import Places
 from crosseai.client.tuning import Knob, tune
 
 
@@ -17,7 +18,7 @@ class SteadyMeter:
     @property
     def done(self) -> float:
         now = time.monotonic()
-        self._done += 100_000 * (now - self._last) * min(self._knob.value, self._useful)
+        self._done += 100_000 * (now - self._last) * min(self._knob.places.size, self._useful)
         self._last = now
         return self._done
 
@@ -27,13 +28,13 @@ def test_doubled_for_as_long_as_it_helps(monkeypatch: pytest.MonkeyPatch, useful
     monkeypatch.setattr(tuning, "WINDOW_S", 0.05)
 
     async def run() -> tuple[Knob, Knob]:
-        knob, other = (Knob(asyncio.Semaphore(1), 1, most=16) for _ in range(2))
+        knob, other = (Knob(Places(1), most=16) for _ in range(2))
         await tune([knob, other], SteadyMeter(knob, useful))  # type: ignore[arg-type]
-        for _ in range(knob.value):
+        for _ in range(knob.places.size):
             await knob.places.acquire()
         assert knob.places.locked()
         return knob, other
 
     knob, other = asyncio.run(run())
-    assert knob.value == found
-    assert other.value == 2, "one doubling, which does not help"
+    assert knob.places.size == found
+    assert other.places.size == 2, "one doubling, which does not help"
