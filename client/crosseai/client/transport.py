@@ -192,6 +192,17 @@ class TritonTransport:
             specs[name].check(array)
         return arrays
 
+    async def check(self) -> None:
+        """Ask the server whether it is there, whatever it serves.
+
+        Raises
+        ------
+        ServerUnavailable, InferenceTimeout, AccessRefused, ServerError
+            If it does not answer, or refuses.
+        """
+        with self._translated_errors():
+            await self._client.is_server_live(client_timeout=self._timeout_s, headers=self._headers)
+
     async def describe(self, model: str = "crosseai", version: str | None = None) -> ServedModel:
         """Ask the server about a model.
 
