@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 import tests.torchvision_cpu  # noqa: F401  before pytorch_grad_cam, which imports torchvision
 from crosseai.contract import ModelSpec
-from crosseai.export.gradcam import heatmaps
-from crosseai.export.reference import GuidedReLU
+from crosseai.export.heatmaps import heatmaps
+from crosseai.export.sources import ReLURule
 
 # isort: split
 from pytorch_grad_cam import GradCAMPlusPlus
@@ -41,13 +41,13 @@ class HandBatched:
     def explain(self, images: Array, classes: Array) -> tuple[Tensor, Tensor, Tensor]:
         """Logits, heat maps ``[N, K, h, w]`` and guided gradients ``[N, K, 1, S, S]``."""
         image = normalised(images, self.spec).requires_grad_(True)
-        with GuidedReLU():
+        with ReLURule("guided"):
             guided = self.model(image)
         activations = self.activations.detach().requires_grad_(True)
         logits = self.model.head(self.model.avgpool(activations).flatten(1))  # again, for the true gradient
         columns = [torch.from_numpy(column)[:, None] for column in np.ascontiguousarray(classes.T)]
         true = [torch.autograd.grad(logits.gather(1, c).sum(), activations, retain_graph=True)[0] for c in columns]
-        maps = heatmaps(activations.detach(), torch.stack(true, 1))
+        maps = heatmaps("gradcam++", activations.detach(), torch.stack(true, 1))
         gradients = [torch.autograd.grad(guided.gather(1, c).sum(), image, retain_graph=True)[0] for c in columns]
         return logits.detach(), maps, torch.stack(gradients, 1)
 

@@ -19,8 +19,8 @@ from crosseai.client.promotion.canary import read_golden
 from crosseai.client.promotion.gates import Gates, check_records
 from crosseai.client.promotion.registry import Registry
 from crosseai.contract import Architecture, ModelSpec
+from crosseai.contract.golden import Golden
 from crosseai.export.cli import _source, main
-from crosseai.export.golden import Golden
 from crosseai.export.verify import TOLERANCES, sample_images
 from crosseai.training import save_checkpoint
 from crosseai.training.tracking import resolve_checkpoint

@@ -1,17 +1,18 @@
 """``crosseai-export``: from a trained model to a verified graph in the registry, and to a TensorRT plan."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import click
 
 from crosseai.contract import MODEL_FILENAME, RESEARCH_NOTICE, InputError, ModelSpec
-from crosseai.contract.spec import Precision
+from crosseai.contract.spec import GradientMethod, HeatmapMethod, Precision
 from crosseai.training.commands import Group
 
 if TYPE_CHECKING:
-    from crosseai.export.golden import Golden
+    from crosseai.contract.golden import Golden
     from crosseai.export.verify import Parity
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -47,16 +48,29 @@ def main() -> None:
 @main.command("onnx")
 @click.option("--model", "uri", required=True, help="runs:/ID, models:/crosseai/N, or a checkpoint folder.")
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to write.")
-@click.option("--layer", default="layer4", help="Layer that Grad-CAM++ explains.")
+@click.option("--layer", default="layer4", help="Layer that the heat maps are of.")
+@click.option("--heatmap", type=click.Choice(get_args(HeatmapMethod)), default="gradcam++", help="Kind of heat map.")
+@click.option(
+    "--gradient", type=click.Choice(get_args(GradientMethod)), default="guided", help="Rule of the gradient maps."
+)
 @click.option("--precision", type=click.Choice(get_args(Precision)), default="fp32", help="Arithmetic in the graph.")
 @click.option("--register/--no-register", default=True, help="Add a version to the registered model.")
-def onnx_command(uri: str, output: Path, layer: str, precision: Precision, register: bool) -> None:
+def onnx_command(
+    uri: str,
+    output: Path,
+    layer: str,
+    heatmap: HeatmapMethod,
+    gradient: GradientMethod,
+    precision: Precision,
+    register: bool,
+) -> None:
     """Write model.onnx, model_spec.json and golden.npz, compare them with PyTorch, and register them."""
     from crosseai.export.onnx_export import export_onnx
     from crosseai.training import load_checkpoint
     from crosseai.training.tracking import resolve_checkpoint
 
     model, spec = load_checkpoint(resolve_checkpoint(uri))
+    spec = replace(spec, heatmap=heatmap, gradient=gradient)
     output.mkdir(parents=True, exist_ok=True)
     report = export_onnx(model, spec, output / MODEL_FILENAME, layer=layer, precision=precision, source=_source(uri))
     report.save(output)
@@ -111,7 +125,7 @@ def verify_command(model_dir: Path, uri: str | None, images: Path | None, count:
     Without options: with what PyTorch computed when the model was exported, which needs nothing but MODEL_DIR. With
     --model or --images PyTorch runs again; then the model is found where the export recorded that it came from.
     """
-    from crosseai.export.golden import Golden
+    from crosseai.contract.golden import Golden
     from crosseai.export.verify import compare, onnx_runtime, require
 
     spec = ModelSpec.load(model_dir)
@@ -124,7 +138,7 @@ def verify_command(model_dir: Path, uri: str | None, images: Path | None, count:
 
 def _explain_again(model_dir: Path, spec: ModelSpec, uri: str | None, images: Path | None, count: int) -> "Golden":
     """What PyTorch says now, of the model that an export came from."""
-    from crosseai.export.golden import Golden
+    from crosseai.contract.golden import Golden
     from crosseai.export.verify import record
     from crosseai.training import load_checkpoint
     from crosseai.training.folder import read_folder

@@ -7,24 +7,25 @@ from torch import Tensor, fx, nn
 
 import crosseai.export.rules  # noqa: F401  registers the reverse rules
 from crosseai.contract import ModelSpec
+from crosseai.contract.spec import GradientMethod
 from crosseai.export.capture import ClassifierGraph
-from crosseai.export.gradcam import heatmaps
+from crosseai.export.heatmaps import heatmaps
 from crosseai.export.precision import unscaled
 from crosseai.export.reverse import sweep
 
 
 class CombinedGraph(nn.Module):
-    """From uint8 images to logits, Grad-CAM++ heat maps and Guided Backpropagation maps.
+    """From uint8 images to logits, heat maps and gradient maps.
 
-    Grad-CAM++ uses the true gradient at the explained layer. The guided rule acts on every ReLU, the head's included,
-    and only on the way to the input gradient.
+    Heat maps use the true gradient at the explained layer. The rule of the gradient maps acts on every ReLU, the head's
+    included, and only on the way to the input gradient.
 
     Parameters
     ----------
     classifier
         The captured network.
     spec
-        Normalisation, classes, their calibration and sizes.
+        Normalisation, classes, their calibration and sizes; how the maps are made.
     """
 
     image_mean: Tensor
@@ -37,6 +38,7 @@ class CombinedGraph(nn.Module):
         super().__init__()
         self.network = classifier.module
         self.classifier = classifier
+        self.heatmap, self.gradient = spec.heatmap, spec.gradient
         self.register_buffer("image_mean", torch.tensor(spec.mean).reshape(1, -1, 1, 1))
         self.register_buffer("image_std", torch.tensor(spec.std).reshape(1, -1, 1, 1))
         self.register_buffer("slopes", torch.tensor(spec.calibration_slopes))
@@ -58,13 +60,13 @@ class CombinedGraph(nn.Module):
         values = self._forward_values(normalised)
         logits, activations = values[self.classifier.logits], values[self.classifier.activations].float()
         explained = _resolve(targets, logits * self.slopes + self.intercepts)  # [N, K]
-        activation_gradients = self._gradients(values, explained, self.classifier.activations, guided=False)
-        input_gradients = self._gradients(values, explained, self.classifier.image, guided=True)
+        activation_gradients = self._gradients(values, explained, self.classifier.activations, "plain")
+        input_gradients = self._gradients(values, explained, self.classifier.image, self.gradient)
         input_gradients = input_gradients.sum(2, keepdim=True)  # [N, K, 1, S, S]
         return (
             logits,
             explained,
-            heatmaps(activations, activation_gradients),
+            heatmaps(self.heatmap, activations, activation_gradients),
             gradient_maps(input_gradients.squeeze(2)),
             activations,
             activation_gradients,
@@ -81,12 +83,12 @@ class CombinedGraph(nn.Module):
                 values[node] = node.target(*args, **kwargs)
         return values
 
-    def _gradients(self, values: dict[fx.Node, Any], explained: Tensor, wrt: fx.Node, *, guided: bool) -> Tensor:
+    def _gradients(self, values: dict[fx.Node, Any], explained: Tensor, wrt: fx.Node, method: GradientMethod) -> Tensor:
         """Gradient ``[N, K, ...]`` of every explained logit with respect to a node, float32."""
         classes, head = explained.shape[1], self.classifier.head
 
         def back(start: fx.Node, cotangent: Tensor, end: fx.Node) -> Tensor:
-            return sweep(self.network.graph, values, (start, cotangent), end, classes=classes, guided=guided)
+            return sweep(self.network.graph, values, (start, cotangent), end, classes=classes, method=method)
 
         seed = (explained.t().reshape(-1, 1) == self.class_indices).float()  # [K * N, C]
         if head is None or head <= wrt:  # in the order of the graph

@@ -14,10 +14,10 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from crosseai.contract import ContractError, InputError, ModelSpec
+from crosseai.contract.golden import Golden
 from crosseai.contract.spec import Precision
 from crosseai.export.capture import capture
 from crosseai.export.combined import CombinedGraph
-from crosseai.export.golden import Golden
 from crosseai.export.noise import quiet_torch
 from crosseai.export.precision import lower
 from crosseai.export.verify import Parity, compare, onnx_runtime, record, require
@@ -84,21 +84,22 @@ def export_onnx(
         Any CNN classifier from a normalised image ``[N, spec.channels, S, S]`` to logits ``[N, C]``, in evaluation
         mode, or its exported program.
     spec
-        Classes, input size and normalisation.
+        Classes, input size and normalisation; how the maps are made.
     path
         File to write.
     layer
-        Dotted name of the submodule that Grad-CAM++ explains.
+        Dotted name of the submodule that the heat maps are of.
     precision
         Arithmetic inside the graph; inputs and outputs have the same types at each. ``fp16``: the trunk in float16,
-        head and Grad-CAM++ in float32.
+        head and heat maps in float32.
     source
-        Where the model came from, for :class:`~crosseai.export.golden.Golden`.
+        Where the model came from, for :class:`~crosseai.contract.golden.Golden`.
 
     Raises
     ------
     InputError
-        If the model cannot be captured, has no such layer, or holds an operator without a reverse rule.
+        If the model cannot be captured, has no such layer, holds an operator without a reverse rule, or has no CAM
+        where the spec wants it.
     ContractError
         If the graph does not agree with eager PyTorch; nothing is written then.
     """
@@ -111,10 +112,10 @@ def export_onnx(
         raise InputError(f"model: expected {len(spec.classes)} logits as the spec has classes, found {classes}")
     depth, height, width = map(int, classifier.activations.meta["val"].shape[1:])
     spec = replace(spec, layer=layer, feature_shape=(depth, height, width), precision=precision)
+    golden = record(model, spec, source=source)
     graph = _to_onnx(CombinedGraph(classifier, spec).eval(), spec)
     onnx.checker.check_model(graph, full_check=True)
     content = graph.SerializeToString(deterministic=True)
-    golden = record(model, spec, source=source)
     parity = compare(onnx_runtime(content), spec, golden)
     require(parity)
     partial = path.with_suffix(".partial")

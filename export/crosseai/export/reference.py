@@ -5,42 +5,21 @@ strays from it: where an image is constant (a black border), maxima tie, and rou
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import ExportedProgram, unflatten
-from torch.overrides import TorchFunctionMode
 
-from crosseai.contract import ModelSpec
+from crosseai.contract import InputError, ModelSpec
+from crosseai.contract.spec import HeatmapMethod
 from crosseai.export.golden import Array
 from crosseai.export.noise import quiet_torch
+from crosseai.export.sources import GRADIENTS, HEATMAPS, GradientSource
 
-_RELUS = {
-    F.relu,
-    torch.relu,
-    torch.relu_,
-    Tensor.relu,
-    Tensor.relu_,
-    torch.ops.aten.relu.default,
-    torch.ops.aten.relu_.default,
-}
-
-
-class GuidedReLU(TorchFunctionMode):
-    """Inside this context every ReLU, module or function, passes positive gradients only."""
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Hook the output of ReLUs."""
-        output = func(*args, **(kwargs or {}))
-        if func in _RELUS and output.requires_grad:
-            output.register_hook(lambda gradient: gradient.clamp(min=0))
-        return output
+_ROUNDING = 1e-4
+"""Relative difference up to which the gradients of a linear head count as the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,24 +33,18 @@ class Explanation:
     activations
         ``[N, D, h, w]``.
     activation_gradients
-        ``[N, D, h, w]``.
+        ``[N, D, h, w]``, the true ones.
+    heatmaps
+        ``[N, h, w]``, unscaled.
     input_gradients
-        ``[N, 1, S, S]``, guided, summed over the repeated channels.
+        ``[N, 1, S, S]``, by the chosen source, summed over the repeated channels.
     """
 
     logits: Tensor
     activations: Tensor
     activation_gradients: Tensor
+    heatmaps: Tensor
     input_gradients: Tensor
-
-    @property
-    def heatmaps(self) -> Tensor:
-        """Grad-CAM++ ``[N, h, w]``, equation 19 of the paper term by term."""
-        g = self.activation_gradients
-        denominator = 2 * g**2 + self.activations.sum((2, 3), keepdim=True) * g**3
-        alpha = torch.where(denominator != 0, g**2 / denominator, 0.0)
-        weights = (alpha * g.clamp(min=0)).sum((2, 3), keepdim=True)
-        return (weights * self.activations).sum(1).clamp(min=0)
 
     @property
     def gradient_maps(self) -> Tensor:
@@ -92,17 +65,37 @@ class EagerReference:
         Normalisation and explained layer.
     dtype
         Arithmetic: float64 or float32.
+    heatmap, gradient
+        Sources of the maps (:mod:`crosseai.export.sources`); those of the spec unless given.
+
+    Raises
+    ------
+    InputError
+        If there is no such layer.
     """
 
-    def __init__(self, model: nn.Module | ExportedProgram, spec: ModelSpec, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        model: nn.Module | ExportedProgram,
+        spec: ModelSpec,
+        dtype: torch.dtype,
+        *,
+        heatmap: HeatmapMethod | None = None,
+        gradient: GradientSource | None = None,
+    ) -> None:
         with quiet_torch():
             self.model = unflatten(model) if isinstance(model, ExportedProgram) else copy.deepcopy(model)
         self.model.to(dtype)
         self.dtype = dtype
         self.spec = spec
+        self.heatmap: HeatmapMethod = heatmap or spec.heatmap
+        self.gradient: GradientSource = gradient or spec.gradient
         self._activations: list[Tensor] = []
-        layer = self.model.get_submodule(spec.layer)
-        layer.register_forward_hook(lambda _module, _inputs, output: self._keep(output))
+        try:
+            self._layer = self.model.get_submodule(spec.layer)
+        except AttributeError as error:
+            raise InputError(f"model: expected a layer {spec.layer!r}: {error}") from error
+        self._layer.register_forward_hook(lambda _module, _inputs, output: self._keep(output))
 
     def logits(self, images: Array) -> Array:
         """``[N, C]`` for uint8 images ``[N, 1, S, S]``."""
@@ -111,18 +104,44 @@ class EagerReference:
         return logits.numpy()
 
     def explain(self, images: Array, classes: Array) -> Explanation:
-        """Explain one class for each uint8 image ``[N, 1, S, S]``; ``classes`` is ``[N]``, -1 gives zeros."""
+        """Explain one class for each uint8 image ``[N, 1, S, S]``; ``classes`` is int64 ``[N]``, -1 gives zeros.
+
+        Raises
+        ------
+        InputError
+            If the heat map is CAM, and the network's head has none.
+        """
         chosen = torch.from_numpy(classes)
+        image, black = self._normalised(images), self._normalised(np.zeros((1, 1, 1, 1), np.uint8))
         with torch.enable_grad():
-            image = self._normalised(images)
             logits, activations = self._run(image)
-            (activation_gradients,) = torch.autograd.grad(_selected(logits, chosen), activations)
-            image = self._normalised(images).requires_grad_(True)
-            with GuidedReLU():
-                guided_logits, _ = self._run(image)
-            (input_gradients,) = torch.autograd.grad(_selected(guided_logits, chosen), image)
-        summed = input_gradients.sum(1, keepdim=True)
-        return Explanation(logits.detach(), activations.detach(), activation_gradients, summed)
+            (activation_gradients,) = torch.autograd.grad(_selected(logits, chosen).sum(), activations)
+            if self.heatmap == "cam":
+                self._require_linear_head(image, chosen, activation_gradients)
+            attributions = GRADIENTS[self.gradient](lambda x: _selected(self._run(x)[0], chosen), image, black)
+        activations = activations.detach()
+        heatmaps = HEATMAPS[self.heatmap](activations, activation_gradients)
+        summed = attributions.sum(1, keepdim=True)
+        return Explanation(logits.detach(), activations, activation_gradients, heatmaps, summed)
+
+    def _require_linear_head(self, image: Tensor, chosen: Tensor, gradients: Tensor) -> None:
+        """Gradients must be the same at every pixel, and for random activations in the place of the layer's own."""
+        generator = torch.Generator().manual_seed(0)
+        random = 100 * torch.randn(gradients.shape, generator=generator, dtype=self.dtype)
+        random.requires_grad_(True)
+        handle = self._layer.register_forward_hook(lambda _module, _inputs, _output: random.clone())
+        try:
+            logits, _ = self._run(image)
+        finally:
+            handle.remove()
+        elsewhere = torch.autograd.grad(_selected(logits, chosen).sum(), random)[0]
+        uniform = gradients.mean((2, 3), keepdim=True)
+        limit = _ROUNDING * uniform.abs().max()
+        if any((found - uniform).abs().max() > limit for found in (gradients, elsewhere)):
+            raise InputError(
+                f"heat map cam: expected global average pooling and one linear layer after {self.spec.layer!r}, found "
+                "a head that is not linear in its activations; the other heat maps take any head"
+            )
 
     def _normalised(self, images: Array) -> Tensor:
         mean, std = (torch.tensor(v, dtype=self.dtype).reshape(1, -1, 1, 1) for v in (self.spec.mean, self.spec.std))
@@ -140,5 +159,5 @@ class EagerReference:
 
 
 def _selected(logits: Tensor, classes: Tensor) -> Tensor:
-    """Sum of one logit an image; images of class -1 add nothing."""
-    return (logits.gather(1, classes.clamp(min=0)[:, None])[:, 0] * (classes >= 0)).sum()
+    """One logit an image, ``[N]``; zero for class -1."""
+    return logits.gather(1, classes.clamp(min=0)[:, None])[:, 0] * (classes >= 0)

@@ -86,6 +86,8 @@ def _tags(report: ExportReport, folder: Path) -> dict[str, str]:
         PARITY_TAG: json.dumps(parity),
         "precision": report.spec.precision,
         "layer": report.spec.layer,
+        "heatmap": report.spec.heatmap,
+        "gradient": report.spec.gradient,
     }
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx
 
 from crosseai.contract import InputError
+from crosseai.contract.spec import GradientMethod
 from crosseai.export.capture import place
 
 Gradients: TypeAlias = Mapping[str, Tensor | Iterable[Tensor]]
@@ -34,15 +35,15 @@ class Call:
         Names of the arguments that depend on the image, in the schema's order: only their gradients are used.
     classes
         ``K``, the cotangents an image.
-    guided
-        Whether the guided rule of Guided Backpropagation applies.
+    method
+        The rule of ReLUs.
     """
 
     arguments: Mapping[str, Any]
     output: Any
     wanted: tuple[str, ...]
     classes: int
-    guided: bool
+    method: GradientMethod
 
     def __getitem__(self, name: str) -> Any:
         return self.arguments[name]
@@ -83,7 +84,7 @@ def sweep(
     target: fx.Node,
     *,
     classes: int,
-    guided: bool,
+    method: GradientMethod,
 ) -> Tensor:
     """Pull a cotangent back through the graph.
 
@@ -99,8 +100,8 @@ def sweep(
         The node whose gradient is wanted.
     classes
         ``K``.
-    guided
-        Apply the guided rule at every ReLU between seed and target.
+    method
+        The rule of every ReLU between seed and target.
 
     Returns
     -------
@@ -122,7 +123,7 @@ def sweep(
         gradient = _expanded(gradient, values[node])
         if node is target:
             return gradient
-        for source, part in _pull_back(node, gradient, values, dependent, classes, guided):
+        for source, part in _pull_back(node, gradient, values, dependent, classes, method):
             # a part may be of size 1 where its source is not: it counts for all of that dimension
             gradients[source] = gradients[source] + part if source in gradients else part
     raise InputError(f"explained layer: expected the logits to depend on {target.name!r}, found that they do not")
@@ -149,7 +150,7 @@ def _pull_back(
     values: Mapping[fx.Node, Any],
     dependent: set[fx.Node],
     classes: int,
-    guided: bool,
+    method: GradientMethod,
 ) -> Iterable[tuple[fx.Node, Tensor]]:
     if node.target is operator.getitem and node.args[1] == 0:
         return [(node.all_input_nodes[0], gradient)]
@@ -161,7 +162,7 @@ def _pull_back(
     sources = _arguments(node)
     wanted = tuple(name for name, source in sources.items() if not dependent.isdisjoint(_nodes(source)))
     arguments = fx.node.map_arg(sources, values.__getitem__)
-    parts = RULES[node.target](Call(arguments, values[node], wanted, classes, guided), gradient)
+    parts = RULES[node.target](Call(arguments, values[node], wanted, classes, method), gradient)
     return [pair for name in wanted for pair in _pairs(sources[name], parts[name]) if pair[0] in dependent]
 
 

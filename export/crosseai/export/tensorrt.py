@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import torch
 
 from crosseai.contract import MODEL_FILENAME, ContractError, InputError, ModelSpec
-from crosseai.export.golden import Array, Golden
+from crosseai.contract.golden import Array, Golden
 from crosseai.export.verify import Parity, Run, compare, require
 
 BUILDERS = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}

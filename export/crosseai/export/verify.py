@@ -14,7 +14,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from crosseai.contract import ContractError, ModelSpec, TensorSpec
-from crosseai.export.golden import Array, Golden
+from crosseai.contract.golden import Array, Golden
 from crosseai.export.reference import EagerReference
 
 Run: TypeAlias = Callable[[Array, Array], Mapping[str, Array]]

@@ -48,8 +48,11 @@ TINY_IMAGES = torch.from_numpy(sample_images(16, 3))
         (networks.residual(triplet_attention=False), OURS),
         (networks.residual(), ModelSpec(input_size=SIZE, layer="layer3")),
         (networks.dense(), DENSE),
+        (networks.residual(), replace(OURS, heatmap="gradcam", gradient="plain")),
+        (networks.dense(), replace(DENSE, heatmap="layercam", gradient="deconvnet")),
+        (networks.tiny(), ModelSpec(input_size=SIZE, classes=("a", "b", "c"), layer="features", heatmap="cam")),
     ],
-    ids=["attention", "plain", "another layer", "dense"],
+    ids=["attention", "plain", "another layer", "dense", "Grad-CAM, gradient", "LayerCAM, deconvnet", "CAM"],
 )
 def test_every_output_equals_eager_autograd(model, spec):
     targets = np.array([[0, 2], [1, 1], [2, 0], [0, 1]])

@@ -21,7 +21,7 @@ def test_the_example_of_a_rule_equals_autograd_and_serves_a_network(repository, 
     x = torch.linspace(-3, 3, 7, dtype=torch.float64).reshape(1, 7).requires_grad_(True)
     y = operator(x, 2.0)
     (expected,) = torch.autograd.grad(y.sum(), x)
-    call = Call({"self": x.detach(), "beta": 2.0, "threshold": 20}, y.detach(), ("self",), 3, guided=False)
+    call = Call({"self": x.detach(), "beta": 2.0, "threshold": 20}, y.detach(), ("self",), 3, "plain")
     found = RULES[operator](call, torch.ones(3, 7, dtype=torch.float64))["self"]
     torch.testing.assert_close(found, expected.expand(3, -1))
 

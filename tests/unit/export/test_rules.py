@@ -8,6 +8,7 @@ from torch import Tensor
 
 import crosseai.export.rules  # noqa: F401
 from crosseai.contract import InputError
+from crosseai.contract.spec import GradientMethod
 from crosseai.export.reverse import RULES, Call
 
 aten = torch.ops.aten
@@ -120,9 +121,9 @@ CASES: dict[str, tuple[Any, dict[str, Any], tuple[str, ...]]] = {
 }
 
 
-def call_of(operator: Any, given: dict[str, Any], wanted: tuple[str, ...], *, guided: bool = False) -> Call:
+def call_of(operator: Any, given: dict[str, Any], wanted: tuple[str, ...], method: GradientMethod = "plain") -> Call:
     arguments = {a.name: given.get(a.name, a.default_value) for a in operator._schema.arguments}
-    return Call(arguments, operator(**given), wanted, K, guided)
+    return Call(arguments, operator(**given), wanted, K, method)
 
 
 def first(output: Any) -> Tensor:
@@ -161,12 +162,20 @@ def test_every_rule_is_tested() -> None:
     assert set(RULES) - same - {aten.alias.default} == {operator for operator, _, _ in CASES.values()}
 
 
-def test_guided_relu_passes_positive_gradients_of_open_units() -> None:
-    call = call_of(aten.relu.default, {"self": torch.tensor([[-1.0, 0.0, 2.0, 2.0]])}, ("self",), guided=True)
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("plain", [[0, 0, -3, 3], [0, 0, 1, -1], [0, 0, 0, 0]]),
+        ("guided", [[0, 0, 0, 3], [0, 0, 1, 0], [0, 0, 0, 0]]),
+        ("deconvnet", [[3, 3, 0, 3], [1, 1, 1, 0], [0, 0, 0, 0]]),
+    ],
+)
+def test_what_a_relu_sends_back(method: GradientMethod, expected: list[list[int]]) -> None:
+    call = call_of(aten.relu.default, {"self": torch.tensor([[-1.0, 0.0, 2.0, 2.0]])}, ("self",), method)
     gradient = torch.tensor([[3.0, 3.0, -3.0, 3.0], [1.0, 1.0, 1.0, -1.0], [-1.0, 0.0, 0.0, 0.0]])
     found = RULES[aten.relu.default](call, gradient)["self"]
     assert isinstance(found, Tensor)
-    assert found.tolist() == [[0, 0, 0, 3], [0, 0, 1, 0], [0, 0, 0, 0]]
+    assert found.tolist() == expected
 
 
 @pytest.mark.parametrize("dim", [[1], [3], [1, 3]])

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from crosseai.contract import ContractError, ModelSpec
+from crosseai.contract.golden import Golden
 from crosseai.export.capture import capture
 from crosseai.export.combined import CombinedGraph
-from crosseai.export.golden import Golden
 from crosseai.export.verify import Parity, compare, onnx_runtime, record, require, sample_images
 from tests.unit.export import networks
 

@@ -1,4 +1,4 @@
-"""Activations. Only the ReLU itself is guided: the guided rule is defined for it alone."""
+"""Activations. Only the ReLU has other rules than the true gradient: they are defined for it alone."""
 
 import math
 
@@ -13,9 +13,15 @@ aten = torch.ops.aten
 
 @rule(aten.relu.default)
 def relu(call: Call, gradient: Tensor) -> Gradients:
-    """The guided rule of Springenberg et al. (ICLR 2015 workshop, section 3.4) also drops negative gradients."""
+    """One above zero. Guided Backpropagation (Springenberg et al., ICLR 2015 workshop, section 3.4) also drops negative
+    gradients, deconvolution (Zeiler & Fergus, ECCV 2014, section 2.1) does that alone.
+    """
+    if call.method != "plain":
+        gradient = F.relu(gradient)
+    if call.method == "deconvnet":
+        return {"self": gradient}
     positive = (call.output > 0).to(gradient.dtype)  # a product is faster than a choice in most runtimes
-    return {"self": call.per_class(torch.mul, F.relu(gradient) if call.guided else gradient, positive)}
+    return {"self": call.per_class(torch.mul, gradient, positive)}
 
 
 @rule(aten.sigmoid.default)
@@ -52,7 +58,7 @@ def gelu(call: Call, gradient: Tensor) -> Gradients:
 
 @rule(aten.hardtanh.default)
 def hardtanh(call: Call, gradient: Tensor) -> Gradients:
-    """One strictly between the bounds (``ReLU6`` is ``hardtanh(x, 0, 6)``); not guided."""
+    """One strictly between the bounds (``ReLU6`` is ``hardtanh(x, 0, 6)``); never guided."""
     inside = _between(call["self"], call["min_val"], call["max_val"], gradient.dtype)
     return {"self": call.per_class(torch.mul, gradient, inside)}
 
@@ -74,7 +80,7 @@ def hardswish(call: Call, gradient: Tensor) -> Gradients:
 
 @rule(aten.leaky_relu.default)
 def leaky_relu(call: Call, gradient: Tensor) -> Gradients:
-    """One above zero, else the negative slope; not guided."""
+    """One above zero, else the negative slope; never guided."""
     slope = torch.where(call["self"] > 0, 1.0, call["negative_slope"])
     return {"self": call.per_class(torch.mul, gradient, slope.to(gradient.dtype))}
 
