@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram, unflatten
 
 from crosseai.contract import InputError, ModelSpec
+from crosseai.contract.golden import Array
 from crosseai.contract.spec import HeatmapMethod
-from crosseai.export.golden import Array
 from crosseai.export.noise import quiet_torch
 from crosseai.export.sources import GRADIENTS, HEATMAPS, GradientSource
 
