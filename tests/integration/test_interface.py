@@ -59,8 +59,8 @@ def test_watching_a_drop_folder(tiny_server: str, tmp_path: Path, unused_port: i
         for end in range(600, len(complete) + 100, 100):
             time.sleep(0.3)
             late.write_bytes(complete[:end])
-        wait_for(lambda: "crosseai_files_done 2" in metrics(), process)
-        assert {"crosseai_files_failed 0", "crosseai_servers_up 1"} <= metrics()
+        wait_for(lambda: "crosseai_files_done 2.0" in metrics(), process)
+        assert {'crosseai_failures_total{stage="read"} 0.0', "crosseai_servers_up 1.0"} <= metrics()
         assert any(line.startswith('crosseai_stage_seconds_total{stage="decode"} 0.') for line in metrics())
         process.send_signal(signal.SIGTERM)
         stdout, stderr = process.communicate(timeout=30)

@@ -14,13 +14,14 @@ from rich.console import Console
 from rich.table import Table
 
 from crosseai.client.credentials import Credentials
-from crosseai.client.display import LogFormat, display, metrics
+from crosseai.client.display import LogFormat, display
 from crosseai.client.doctor import diagnose
 from crosseai.client.evaluation import LocalisationTable, evaluate_boxes, read_scored_boxes
 from crosseai.client.exit_codes import EXIT_FAILED, EXIT_SERVER, exit_codes
 from crosseai.client.fleet import Fleet
 from crosseai.client.formats.dicom_context import DicomObject
 from crosseai.client.manifest import MANIFEST, read_configuration
+from crosseai.client.metrics import METRICS_HOST, metrics
 from crosseai.client.options import read_options, server_options
 from crosseai.client.outputs import parse_outputs
 from crosseai.client.promotion.commands import models_command, promote_command, rollback_command
@@ -95,7 +96,10 @@ def main() -> None:
     show_default=True,
     help="Progress on standard error: a bar or lines of text, or lines of JSON.",
 )
-@click.option("--metrics-port", type=int, help="Serve Prometheus' metrics at this port of 127.0.0.1.  [default: none]")
+@click.option(
+    "--metrics-port", type=click.IntRange(1, 65535), help="Serve Prometheus' metrics at this port.  [default: none]"
+)
+@click.option("--metrics-host", default=METRICS_HOST, show_default=True, help="Address for --metrics-port.")
 def run(
     directory: Path,
     output: Path,
@@ -116,6 +120,7 @@ def run(
     watch: bool,
     log_format: LogFormat,
     metrics_port: int | None,
+    metrics_host: str,
     credentials: Callable[[], Credentials],
     reading: Callable[[], ReadPolicy],
 ) -> None:
@@ -124,7 +129,11 @@ def run(
     Exit status: 0 all scored, 1 some files failed, 2 wrong usage, 3 the server is unreachable.
     """
     stop = _stop_at_signals() if watch else None
-    with exit_codes(lambda: _how_to_continue(output)), metrics(metrics_port) as publish, display(log_format) as show:
+    with (
+        exit_codes(lambda: _how_to_continue(output)),
+        metrics(metrics_port, metrics_host) as publish,
+        display(log_format) as show,
+    ):
         write = [name.strip() for name in names.split(",") if name.strip()]
         if archive is not None:
             check_destination(archive)

@@ -1,12 +1,10 @@
-"""How a run tells people and machines how far it is: on standard error, and over HTTP."""
+"""How a run tells people and machines how far it is, on standard error."""
 
 import json
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal, TypeAlias
 
 import click
@@ -15,10 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, Tex
 from rich.progress import Progress as ProgressBar
 
 from crosseai.client.run import Progress
-from crosseai.contract import InputError
 
 LINE_EVERY_S = 10.0
-METRICS_HOST = "127.0.0.1"
 
 LogFormat: TypeAlias = Literal["text", "json"]
 Show: TypeAlias = Callable[[Progress], None]
@@ -29,49 +25,6 @@ def display(log_format: LogFormat) -> Iterator[Show]:
     """Show progress on standard error: a bar on a terminal, else a line now and then, as text or as JSON."""
     with _bar() if log_format == "text" and sys.stderr.isatty() else _lines(log_format) as show:
         yield show
-
-
-@contextmanager
-def metrics(port: int | None) -> Iterator[Show]:
-    """Serve progress to Prometheus at ``http://127.0.0.1:PORT/metrics``; nothing without a port.
-
-    Raises
-    ------
-    InputError
-        If the port is taken.
-    """
-    if port is None:
-        yield lambda _: None
-        return
-    latest = Progress(0, 0, 0, 0, 0, {})
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            found = self.path == "/metrics"
-            body = _exposition(latest).encode() if found else b"see /metrics\n"
-            self.send_response(200 if found else 404)
-            self.send_header("Content-Type", "text/plain; version=0.0.4")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class calls it so
-            """Say nothing: standard error is for progress."""
-
-    def show(progress: Progress) -> None:
-        nonlocal latest
-        latest = progress
-
-    try:
-        server = ThreadingHTTPServer((METRICS_HOST, port), Handler)
-    except OSError as error:
-        raise InputError(f"--metrics-port {port}: cannot be listened on: {error.strerror}") from error
-    with server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield show
-        finally:
-            server.shutdown()
 
 
 @contextmanager
@@ -142,26 +95,3 @@ def _line(progress: Progress, rate: float, log_format: LogFormat) -> str:
         f"{progress.done} of {progress.total} files, {progress.failed} failed, {rate:.1f} a second{left}, "
         f"{_servers(progress.servers_up, progress.servers)}"
     )
-
-
-def _exposition(progress: Progress) -> str:
-    """Prometheus' text format, version 0.0.4."""
-    gauges = {
-        "files": ("Files found.", progress.total),
-        "files_done": ("Files with an outcome, those of earlier runs included.", progress.done),
-        "files_failed": ("Files that failed in this run.", progress.failed),
-        "servers": ("Servers.", progress.servers),
-        "servers_up": ("Servers that answered last time.", progress.servers_up),
-    }
-    lines = []
-    for name, (meaning, value) in gauges.items():
-        lines += [f"# HELP crosseai_{name} {meaning}", f"# TYPE crosseai_{name} gauge", f"crosseai_{name} {value}"]
-    lines += [
-        "# HELP crosseai_stage_seconds_total Time spent in a stage, summed over what runs side by side.",
-        "# TYPE crosseai_stage_seconds_total counter",
-    ]
-    lines += [
-        f'crosseai_stage_seconds_total{{stage="{stage}"}} {seconds:.6f}'
-        for stage, seconds in sorted(progress.stage_seconds.items())
-    ]
-    return "\n".join(lines) + "\n"

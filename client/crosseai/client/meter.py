@@ -2,11 +2,13 @@
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from typing import TypeVar
+
+from crosseai.contract import ImageFailure, ImageResult, Stage
 
 Result = TypeVar("Result")
 
@@ -20,8 +22,12 @@ class Meter:
         Files found.
     done
         Files with an outcome, those of earlier runs included.
-    failed
-        Files that failed in this run.
+    scored
+        Images that this run scored.
+    positive
+        Images that this run called positive, by disease.
+    failures
+        Files that failed in this run, by the stage that they failed in.
     seconds
         Time spent in each stage, summed over what runs side by side: ``decode`` and ``boxes`` in threads, ``wait``
         for a free place at a server, ``request`` until its answer, ``write``.
@@ -30,8 +36,18 @@ class Meter:
     def __init__(self) -> None:
         self.total = 0
         self.done = 0
-        self.failed = 0
+        self.scored = 0
+        self.positive: Counter[str] = Counter()
+        self.failures: Counter[Stage] = Counter()
         self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    def count(self, outcome: ImageResult | ImageFailure) -> None:
+        """Count what became of a file."""
+        if isinstance(outcome, ImageFailure):
+            self.failures[outcome.stage] += 1
+        else:
+            self.scored += 1
+            self.positive.update(disease for disease, positive in outcome.positive.items() if positive)
 
     @contextmanager
     def clock(self, stage: str) -> Iterator[None]:

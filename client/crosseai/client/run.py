@@ -19,9 +19,9 @@ from crosseai.client.outputs import Outputs, write_documents
 from crosseai.client.report import write_report
 from crosseai.client.servers import ServerPool
 from crosseai.client.tables import TableCounts, write_tables
-from crosseai.client.transport import ServerStatistics
+from crosseai.client.transport import ServedModel, ServerStatistics
 from crosseai.client.tuning import Knob, tune
-from crosseai.contract import BoxParameters, ImageFailure, ModelIdentity
+from crosseai.contract import BoxParameters, ModelIdentity, Stage
 
 PROGRESS_S = 0.2
 TABLES_S = 30.0
@@ -35,20 +35,34 @@ class Progress:
     ----------
     done, total
         Files with an outcome, earlier runs included, of all files found.
-    failed
-        Files that failed in this run.
+    scored
+        Images that this run scored.
+    positive
+        Images that this run called positive, by disease.
+    failures
+        Files that failed in this run, by the stage that they failed in.
     servers_up, servers
         Servers that answered last time, of all.
+    model
+        The model that answers.
     stage_seconds
         Time spent in each stage, summed over what runs side by side.
     """
 
     done: int
     total: int
-    failed: int
+    scored: int
+    positive: Mapping[str, int]
+    failures: Mapping[Stage, int]
     servers_up: int
     servers: int
+    model: ServedModel
     stage_seconds: Mapping[str, float]
+
+    @property
+    def failed(self) -> int:
+        """Files that failed in this run."""
+        return sum(self.failures.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +194,9 @@ class Run:
                 with self._meter.clock("write"):
                     await asyncio.to_thread(self._journal.append, entries)
                 self._scored_now += len(entries)
-                self._meter.failed += sum(isinstance(entry.record, ImageFailure) for entry in entries)
+                for entry in group:
+                    if entry.replaces is None:  # what replaces another was scored then
+                        self._meter.count(entry.record)
 
     def _replacing_failure(self, entry: Entry) -> Entry:
         path = entry.record.path
@@ -203,13 +219,24 @@ class Run:
 
     def _snapshot(self) -> Progress:
         meter = self._meter
-        return Progress(meter.done, meter.total, meter.failed, *self._servers.healthy, dict(meter.seconds))
+        up, servers = self._servers.healthy
+        return Progress(
+            done=meter.done,
+            total=meter.total,
+            scored=meter.scored,
+            positive=dict(meter.positive),
+            failures=dict(meter.failures),
+            servers_up=up,
+            servers=servers,
+            model=self._servers.model,
+            stage_seconds=dict(meter.seconds),
+        )
 
     def _write_tables(self) -> TableCounts:
         served = self._servers.model
         with self._tables:
             shards = self._journal.shards()
-            counts = write_tables(self._output, shards, served.spec, served.version, self._boxes)
+            counts = write_tables(self._output, shards, served.spec, self._model, self._boxes)
             write_documents(
                 self._outputs.documents, self._journal.results(), self._output, self._model, served.spec.classes
             )

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from crosseai.comparison.cohort import Cohort
 from crosseai.comparison.method import Localisation
+from crosseai.comparison.overlap import overlaps
 from crosseai.contract import ModelSpec
 from crosseai.training.checkpoint import write_atomically
 from crosseai.training.config import FitConfig
@@ -95,9 +96,6 @@ def grid_boxes(side: int) -> npt.NDArray[np.int64]:
 
 def best_box(candidates: npt.NDArray[np.int64], truth: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     """The candidate with the highest mean IoU with the true boxes ``[n, 4]``; the first of equals."""
-    a, b = candidates[:, None].astype(np.float64), truth[None]
-    sides = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None)
-    shared = sides.prod(-1)
-    areas = [(box[..., 2:] - box[..., :2]).prod(-1) for box in (a, b)]
-    best: npt.NDArray[np.int64] = candidates[int((shared / (areas[0] + areas[1] - shared)).mean(1).argmax())]
+    iou, _ = overlaps(candidates[:, None], truth)
+    best: npt.NDArray[np.int64] = candidates[int(iou.mean(1).argmax())]
     return best
