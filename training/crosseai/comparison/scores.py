@@ -75,7 +75,7 @@ class Resampled:
         return Resampled(self.values.mean(1, keepdims=True), self.drawn.mean(2, keepdims=True))
 
 
-def by_row(figures: Values, truth: Truth, *, resamples: int, seed: int) -> Resampled:
+def by_row(figures: Values, truth: Truth, *, resamples: int = 1000) -> Resampled:
     """Mean of figures of single boxes in every row of the table, resampling patients.
 
     Parameters
@@ -95,11 +95,10 @@ def by_row(figures: Values, truth: Truth, *, resamples: int, seed: int) -> Resam
         with np.errstate(invalid="ignore"):
             means = ((weights @ totals) / (weights @ counted)).reshape(len(weights), len(truth.classes), -1)
             present = ~np.isnan(means)
-            table = np.einsum("rc,bck->brk", groups, np.where(present, means, 0))
-            table /= np.einsum("rc,bck->brk", groups, present.astype(np.float64))
-        return table.reshape(len(weights), -1)
+            table = groups @ np.where(present, means, 0) / (groups @ present.astype(np.float64))  # [b, rows, k]
+        return np.asarray(table.reshape(len(weights), -1))
 
-    values, drawn = resampled(statistics, truth.patients, resamples=resamples, seed=seed)
+    values, drawn = resampled(statistics, truth.patients, resamples=resamples)
     return Resampled(values.reshape(len(groups), -1), drawn.reshape(len(drawn), len(groups), -1))
 
 
@@ -111,9 +110,9 @@ def hits(iou: Values, thresholds: Sequence[float] = THRESHOLDS) -> Values:
 def paired_test(method: Resampled, reference: Resampled) -> tuple[Estimate, float]:
     """Difference of two methods' mean accuracy and its p-value, by the paired bootstrap over patients.
 
-    Both figures are of the row ``Mean``, averaged over the thresholds. The p-value is two-sided: twice the smaller share
-    of resamples on one side of zero, each share with one more resample counted on it (Davison & Hinkley 1997, section
-    4.2), so that it is never zero.
+    Both figures are of the row ``Mean``, averaged over the thresholds. The p-value is two-sided: twice the share of
+    resamples on the rarer side of zero, with one more counted there (Davison & Hinkley 1997, section 4.2), so that it
+    is never zero.
 
     Returns
     -------
@@ -125,4 +124,3 @@ def paired_test(method: Resampled, reference: Resampled) -> tuple[Estimate, floa
     drawn = drawn[~np.isnan(drawn)]
     side = min((drawn <= 0).sum(), (drawn >= 0).sum())
     return with_interval(value, drawn), float(min(1.0, 2 * (side + 1) / (len(drawn) + 1)))
-

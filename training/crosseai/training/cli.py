@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +11,7 @@ import click
 
 from crosseai.contract import RESEARCH_NOTICE
 from crosseai.training.cache import Progress
-from crosseai.training.commands import Group, setting_options
+from crosseai.training.commands import Function, Group, setting_options
 from crosseai.training.config import RECIPES, FitConfig
 from crosseai.training.evaluation import mean_auc
 from crosseai.training.judge import SCALP_MEAN_AUC, WANG_2017_AUC, Evaluation
@@ -22,7 +22,7 @@ from crosseai.training.split import PARTS, Part
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
-def _data_options(command: Callable[..., None]) -> Callable[..., None]:
+def data_options(command: Function) -> Function:
     """What is asked of every command that reads a data set."""
     for option in (
         click.option("--cache", type=click.Path(path_type=Path), help="Decoded images.  [default: inside --data]"),
@@ -35,6 +35,7 @@ def _data_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group(
     cls=Group,
+    extensions="crosseai.train",
     help=f"Train the classifier of CrossEAI. {RESEARCH_NOTICE}",
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
@@ -59,7 +60,7 @@ def phantoms(output: Path, count: int, seed: int, image_format: Literal["png", "
 
 
 @main.command()
-@_data_options
+@data_options
 @click.option(
     "--config",
     "recipe",
@@ -99,7 +100,7 @@ def fit(
         raise click.UsageError("--resume needs the --output of the run to go on with")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the run is recorded as killed
     given = {name: value for name, value in settings.items() if value is not None}
-    with _decoding_bar() as on_decoded:
+    with decoding_bar() as on_decoded:
         report = fit_classifier(
             data,
             FitConfig.load(recipe).changed(given),
@@ -120,7 +121,7 @@ def fit(
 
 @main.command()
 @click.option("--model", required=True, help="Checkpoint folder, runs:/ID, models:/NAME/VERSION or models:/NAME@ALIAS.")
-@_data_options
+@data_options
 @click.option(
     "--part",
     type=click.Choice([*PARTS, "all"]),
@@ -133,7 +134,7 @@ def evaluate(model: str, data: Path, layout: Layout | None, cache: Path | None, 
     from crosseai.training.tracking import resolve_checkpoint
 
     chosen = None if part == "all" else part
-    with _decoding_bar() as on_decoded:
+    with decoding_bar() as on_decoded:
         evaluation = evaluate_classifier(
             resolve_checkpoint(model), data, layout=layout, part=chosen, cache=cache, on_decoded=on_decoded
         )
@@ -159,7 +160,7 @@ def _show_evaluation(evaluation: Evaluation) -> None:
 
 
 @contextmanager
-def _decoding_bar() -> Iterator[Progress]:
+def decoding_bar() -> Iterator[Progress]:
     """A progress bar for the images that are decoded; none where all are in the cache already."""
     with ExitStack() as shown:
         bars: list[Any] = []

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import fields
+from importlib.metadata import entry_points
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
@@ -24,9 +25,29 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """A group of such commands."""
+    """A group of such commands.
+
+    Parameters
+    ----------
+    extensions
+        Entry points that are commands, too: packages that import this one add theirs so.
+    """
 
     command_class = Command
+
+    def __init__(self, *arguments: Any, extensions: str | None = None, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        found = () if extensions is None else entry_points(group=extensions)
+        self.extensions = {point.name: point for point in found}
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """Names of all commands."""
+        return sorted({*super().list_commands(context), *self.extensions})
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """The command of that name."""
+        own = super().get_command(context, name)
+        return self.extensions[name].load() if own is None and name in self.extensions else own
 
 
 def setting_options(command: Function) -> Function:

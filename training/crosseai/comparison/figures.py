@@ -1,0 +1,42 @@
+"""Figures of a comparison; no pyplot, so no global state."""
+
+import math
+
+from matplotlib.figure import Figure
+
+from crosseai.client.evaluation import MEAN, THRESHOLDS
+from crosseai.comparison import published
+from crosseai.comparison.compare import Comparison
+from crosseai.comparison.scores import MEAN_OF_PAPER
+
+COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
+"""Okabe and Ito's, which most colour-blind people tell apart."""
+
+_COLUMNS = 3
+_SIDE = 3.4  # inches
+
+
+def accuracy_curves(comparison: Comparison) -> Figure:
+    """Accuracy over T(IoU), one picture a row of the table: lines with 95 % intervals, published figures dotted."""
+    counts = comparison.truth.counts()
+    rows = math.ceil(len(counts) / _COLUMNS)
+    figure = Figure(figsize=(_SIDE * _COLUMNS, _SIDE * rows + 0.8), layout="constrained")
+    axes = figure.subplots(rows, _COLUMNS, squeeze=False, sharex=True, sharey=True).flat
+    tables = [(result.method, result.accuracy.estimates()) for result in comparison.results]
+    for r, (axis, (row, count)) in enumerate(zip(axes, counts.items(), strict=False)):
+        axis.set_title(f"{row} ({count})", fontsize="small")
+        axis.set_ylim(0, 1)
+        for i, (method, table) in enumerate(tables):
+            colour = COLOURS[i % len(COLOURS)]
+            values, lows, highs = zip(*((one.value, one.low, one.high) for one in table[r]), strict=True)
+            axis.plot(THRESHOLDS, values, "o-", color=colour, markersize=3, label=method.title if r == 0 else None)
+            axis.fill_between(THRESHOLDS, lows, highs, color=colour, alpha=0.12, linewidth=0)
+            reported = published.TABLE_1.get(method.name, {}).get(MEAN if row == MEAN_OF_PAPER else row)
+            if reported:
+                axis.plot(THRESHOLDS, reported, ":", color=colour, linewidth=1)
+    for axis in list(axes)[len(counts) :]:
+        axis.set_axis_off()
+    figure.supxlabel("T(IoU)")
+    figure.supylabel("share of boxes with IoU >= T; dotted: published")
+    figure.legend(loc="outside upper center", ncols=4, fontsize="small")
+    return figure

@@ -1,0 +1,74 @@
+"""Tables of text, and the ways they are written."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from crosseai.training.bootstrap import Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A table of text.
+
+    Parameters
+    ----------
+    title
+        What it shows.
+    header
+        Names of the columns.
+    rows
+        Cells; the first of each row is its name.
+    """
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def text(self) -> str:
+        """For a terminal: columns in line, figures to the right."""
+        lines = [self.header, *self.rows]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.header))]
+        padded = [
+            "  ".join(
+                cell.rjust(width) if i else cell.ljust(width)
+                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            )
+            for line in lines
+        ]
+        return "\n".join([self.title, *(f"  {line}".rstrip() for line in padded)])
+
+    def markdown(self) -> str:
+        """A heading of the second level, and the table."""
+        lines = [self.header, ["---", *("--:" for _ in self.header[1:])], *self.rows]
+        return "\n".join([f"## {self.title}", "", *(f"| {' | '.join(line)} |" for line in lines)])
+
+    def latex(self) -> str:
+        """A ``tabular`` for the package booktabs."""
+        rows = [f"{' & '.join(map(_escaped, line))} \\\\" for line in self.rows]
+        return "\n".join(
+            [
+                f"% {self.title}",
+                rf"\begin{{tabular}}{{l{'r' * (len(self.header) - 1)}}}",
+                r"\toprule",
+                f"{' & '.join(map(_escaped, self.header))} \\\\",
+                r"\midrule",
+                *rows,
+                r"\bottomrule",
+                r"\end{tabular}",
+            ]
+        )
+
+
+def cell(figure: Estimate, digits: int = 2, *, sign: str = "") -> str:
+    """A figure and its interval, as ``0.73 (0.61 to 0.84)``; a dash where it is not defined."""
+    if math.isnan(figure.value):
+        return "-"
+    value, low, high = (f"{x:{sign}.{digits}f}" for x in (figure.value, figure.low, figure.high))
+    return f"{value} ({low} to {high})"
+
+
+def _escaped(text: str) -> str:
+    for special in "&%_#":
+        text = text.replace(special, f"\\{special}")
+    return text.replace("<", "$<$").replace(">", "$>$")
