@@ -2,8 +2,9 @@
 
 The last bits of a probability depend on which images share a batch. So batches are made from a fixed group of images
 in a fixed way, and two requests are never under way together when a server's dynamic batcher could merge them: those
-of full size do not fit into one batch, and a smaller one waits for others of its shape. A run that was interrupted
-and continued then writes the same bytes as one that was not, if no other client uses the server.
+of full size do not fit into one batch, and a smaller one waits for others of its shape; a server that was outrun by
+another gets nothing before it has answered (:mod:`crosseai.client.member`). A run that was interrupted and continued
+then writes the same bytes as one that was not, if no other client uses the server.
 """
 
 import asyncio
