@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -45,7 +46,10 @@ def fit_classifier(
     )
 
 
-def fresh_network(config: FitConfig, change: Callable[[nn.Module], nn.Module], classes: int) -> nn.Module:
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def fresh_network(config: FitConfig, change: Callable[[nn.Module], Network], classes: int) -> Network:
     """A network of the configuration, changed; all of its weights depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

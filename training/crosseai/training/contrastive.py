@@ -11,6 +11,21 @@ HEADS = ("head", "fc", "classifier")
 EMBEDDING_SIZE = 128
 
 
+def head_of(classifier: nn.Module) -> tuple[str, int]:
+    """Name of the child that maps the pooled feature to logits, and the size of that feature.
+
+    Raises
+    ------
+    InputError
+        If the classifier has no child of a name in ``HEADS``, or that one has no linear layer.
+    """
+    for name, head in classifier.named_children():
+        linear = next((module for module in head.modules() if isinstance(module, nn.Linear)), None)
+        if name in HEADS and linear is not None:
+            return name, linear.in_features
+    raise InputError(f"{type(classifier).__name__}: expected a network with a linear head named one of {HEADS}")
+
+
 class ContrastiveNetwork(nn.Module):
     """From images to logits and embeddings.
 
@@ -32,11 +47,7 @@ class ContrastiveNetwork(nn.Module):
     def __init__(self, classifier: nn.Module) -> None:
         super().__init__()
         self.classifier = classifier
-        head = next((module for name, module in classifier.named_children() if name in HEADS), nn.Identity())
-        linear = next((module for module in head.modules() if isinstance(module, nn.Linear)), None)
-        if linear is None:
-            raise InputError(f"contrastive training: expected a network with a linear head named one of {HEADS}")
-        features = linear.in_features
+        name, features = head_of(classifier)
         self.projection = nn.Sequential(
             nn.Linear(features, features),
             nn.BatchNorm1d(features),
@@ -45,7 +56,7 @@ class ContrastiveNetwork(nn.Module):
             nn.BatchNorm1d(EMBEDDING_SIZE, affine=False),
         )
         self._pooled = torch.empty(0)
-        self._tap = head.register_forward_pre_hook(self._keep)
+        self._tap = classifier.get_submodule(name).register_forward_pre_hook(self._keep)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``[N, ch, S, S]`` to logits ``[N, C]`` and embeddings ``[N, E]``."""
