@@ -10,11 +10,12 @@ import numpy.typing as npt
 from crosseai.client.findings import ExplanationMaps, ScoredImage
 from crosseai.client.manifest import write_manifest
 from crosseai.client.tables import write_tables
-from crosseai.contract import BoxParameters, Finding, ImageFailure, ImageResult, ModelSpec
+from crosseai.contract import BoxParameters, Finding, ImageFailure, ImageResult, ModelIdentity, ModelSpec
 from crosseai.imaging import Radiograph, box_to_image_px
 from crosseai.postproc import localize
 
 SPEC = ModelSpec(input_size=64)
+MODEL = ModelIdentity(SPEC.name, "7", "ab" * 32)
 
 
 def write_run(
@@ -28,12 +29,12 @@ def write_run(
     """Write the tables and the manifest of a run with these outcomes."""
     folder.mkdir(parents=True, exist_ok=True)
     parameters = boxes or spec.boxes
-    counts = write_tables(folder, [[*results, *failures]], spec, "7", parameters)
+    counts = write_tables(folder, [[*results, *failures]], spec, MODEL, parameters)
     configuration = {
         "directory": "/data/of/the/hospital",
-        "model": spec.name,
-        "model_version": "7",
-        "model_sha256": "ab" * 32,
+        "model": MODEL.name,
+        "model_version": MODEL.version,
+        "model_sha256": MODEL.sha256,
         "spec": asdict(spec),
         "explain": "positive",
         "boxes": asdict(parameters),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from crosseai.client.files import atomic_path
+from crosseai.client.schema import SCHEMA_VERSION
 from crosseai.contract import RESEARCH_NOTICE, InputError
 
 MANIFEST = "manifest.json"
@@ -52,6 +53,7 @@ def write_manifest(
         "notice": RESEARCH_NOTICE,
         "status": status,
         "configuration": configuration,
+        "schema_version": SCHEMA_VERSION,
         "counts": counts,
         "times": times,
         "software": {

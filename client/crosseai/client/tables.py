@@ -13,45 +13,14 @@ import pyarrow.parquet as pq
 
 from crosseai.client.files import atomic_path
 from crosseai.client.journal import Record
-from crosseai.contract import BoxParameters, ImageFailure, ImageResult, ModelSpec
+from crosseai.client.schema import boxes_schema, predictions_schema
+from crosseai.contract import BoxParameters, ImageFailure, ImageResult, ModelIdentity, ModelSpec
 
 PREDICTIONS = "predictions"
 BOXES = "boxes"
 ERRORS = "errors.jsonl"
 ROW_GROUP = 2048
 """Rows that are written together: few enough to hold, many enough to be read fast."""
-
-
-def predictions_schema(spec: ModelSpec) -> pa.Schema:
-    """Columns of ``predictions.parquet``: one row an image, sizes in pixels of the original."""
-    return pa.schema(
-        [
-            ("image_id", pa.string()),
-            ("path", pa.string()),
-            ("width", pa.int32()),
-            ("height", pa.int32()),
-            ("model_version", pa.string()),
-            *((f"p_{disease}", pa.float32()) for disease in spec.classes),
-            *((f"positive_{disease}", pa.bool_()) for disease in spec.classes),
-            ("warnings", pa.string()),
-        ]
-    )
-
-
-def boxes_schema(model_version: str, preset: str) -> pa.Schema:
-    """Columns of ``boxes.parquet``: one row a box, half-open ``[x0, x1) x [y0, y1)`` in pixels of the original."""
-    return pa.schema(
-        [
-            ("image_id", pa.string()),
-            ("disease", pa.string()),
-            ("probability", pa.float32()),
-            *((edge, pa.int32()) for edge in ("x0", "y0", "x1", "y1")),
-            ("score", pa.float32()),
-            ("t", pa.float32()),
-            ("threshold", pa.float32()),
-        ],
-        metadata={"model_version": model_version, "preset": preset, "frame": "original image pixels, half-open"},
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +35,7 @@ class TableCounts:
 
 
 def write_tables(
-    folder: Path, shards: Iterable[Sequence[Record]], spec: ModelSpec, model_version: str, boxes: BoxParameters
+    folder: Path, shards: Iterable[Sequence[Record]], spec: ModelSpec, model: ModelIdentity, boxes: BoxParameters
 ) -> TableCounts:
     """Write ``predictions`` and ``boxes`` as Parquet and CSV, and ``errors.jsonl``; one shard in memory at a time.
 
@@ -75,7 +44,7 @@ def write_tables(
     OutputError
         If they cannot be written; earlier tables are untouched.
     """
-    predictions, findings = predictions_schema(spec), boxes_schema(model_version, boxes.preset)
+    predictions, findings = predictions_schema(spec, model, boxes), boxes_schema(model, boxes)
     counts: Counter[str] = Counter()
     warned: Counter[str] = Counter()
     positive = Counter(dict.fromkeys(spec.classes, 0))

@@ -12,16 +12,19 @@ from crosseai.client.journal import Entry, Journal
 from crosseai.client.manifest import check_same_configuration, write_manifest
 from crosseai.client.tables import write_tables
 from crosseai.contract import (
+    RESEARCH_NOTICE,
     BoxParameters,
     Finding,
     ImageFailure,
     ImageResult,
     InputError,
+    ModelIdentity,
     ModelSpec,
     OutputError,
 )
 
 SPEC = ModelSpec(classes=("Mass", "Nodule"))
+MODEL = ModelIdentity("crosseai", "3", "ab" * 32)
 FAILED = ImageFailure("b\n.dcm", "UnreadableImageError", "expected a radiograph", "read")
 
 
@@ -78,7 +81,7 @@ def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
 
 def test_tables(tmp_path: Path) -> None:
     warned = replace(result("c.png"), warnings=("burned-in annotation", "unknown view"))
-    counts = write_tables(tmp_path, [[result("a.png"), FAILED], [warned]], SPEC, "3", BoxParameters())
+    counts = write_tables(tmp_path, [[result("a.png"), FAILED], [warned]], SPEC, MODEL, BoxParameters())
     assert (counts.scored, counts.failed, counts.boxes) == (2, 1, 2)
     assert counts.positive == {"Mass": 2, "Nodule": 0}
     assert counts.warned == {"burned-in annotation": 1, "unknown view": 1}
@@ -102,7 +105,14 @@ def test_tables(tmp_path: Path) -> None:
         "t": pytest.approx(0.3),
         "threshold": pytest.approx(0.35),
     }
-    assert boxes.schema.metadata[b"preset"] == b"crosseai"
+    for schema in (predictions.schema, boxes.schema):
+        told = {key.decode(): value.decode() for key, value in schema.metadata.items()}
+        assert (told["schema_version"], told["preset"]) == ("1", "crosseai")
+        assert (told["model"], told["model_version"], told["model_sha256"]) == ("crosseai", "3", "ab" * 32)
+        assert told["notice"] == RESEARCH_NOTICE
+    assert boxes.schema.field("x0").metadata == {
+        b"meaning": b"left edge", b"unit": b"px", b"frame": b"original image px",
+    }  # fmt: skip
     for name in ("predictions", "boxes"):
         text = pa_csv.read_csv(tmp_path / f"{name}.csv")
         assert text.column_names == pq.read_table(tmp_path / f"{name}.parquet").column_names
@@ -117,7 +127,7 @@ def test_tables(tmp_path: Path) -> None:
 
 
 def test_an_empty_run_has_empty_tables(tmp_path: Path) -> None:
-    write_tables(tmp_path, [], SPEC, "1", BoxParameters())
+    write_tables(tmp_path, [], SPEC, MODEL, BoxParameters())
     assert pq.read_table(tmp_path / "predictions.parquet").num_rows == 0
     assert (tmp_path / "errors.jsonl").read_text() == ""
 
