@@ -9,6 +9,8 @@ and the report says so: its plans run in TensorRT-RTX alone.
 import hashlib
 import importlib
 import json
+import os
+import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -39,6 +41,10 @@ class PlanReport:
         ``TensorRT`` or ``TensorRT-RTX``: only the same one, in the same version, loads the plan.
     gpu
         The GPU it was built on, or empty: TensorRT-RTX needs none.
+    driver
+        Version of the GPU's driver, or empty.
+    cuda, triton
+        Versions of CUDA and Triton in the image that it was built in, as the image's variables say; empty elsewhere.
     precision
         As of the ONNX file.
     batch, explained
@@ -56,6 +62,9 @@ class PlanReport:
     builder: str
     version: str
     gpu: str
+    driver: str
+    cuda: str
+    triton: str
     precision: str
     batch: Sizes
     explained: Sizes
@@ -111,6 +120,9 @@ def build_plan(
         builder=BUILDERS[trt.__name__],
         version=trt.__version__,
         gpu=gpu,
+        driver=_driver() if gpu else "",
+        cuda=os.environ.get("CUDA_VERSION", ""),
+        triton=os.environ.get("NVIDIA_TRITON_SERVER_VERSION", ""),
         precision=spec.precision,
         batch=batch,
         explained=explained,
@@ -246,6 +258,12 @@ def plan_runtime(trt: ModuleType, plan: bytes, spec: ModelSpec) -> Run:
         return {output.name: tensors[output.name].cpu().numpy() for output in spec.outputs}
 
     return run
+
+
+def _driver() -> str:
+    """Version of NVIDIA's driver."""
+    command = ("nvidia-smi", "--id=0", "--query-gpu=driver_version", "--format=csv,noheader")
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def _write(file: Path, content: bytes) -> None:

@@ -85,7 +85,9 @@ def test_every_name_is_in_tensorrt_rtx() -> None:
 
 @needs_rtx
 @pytest.mark.filterwarnings("ignore:.*Timing cache operations are no-ops in TensorRT-RTX:DeprecationWarning")
-def test_plan_and_its_report(folder: Path, tmp_path: Path) -> None:
+def test_plan_and_its_report(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VERSION", "13.4.1")
+    monkeypatch.delenv("NVIDIA_TRITON_SERVER_VERSION", raising=False)
     plan, cache = tmp_path / "model.plan", tmp_path / "timing.cache"
     arguments = [folder, "--output", plan, "--batch", "1,2,4", "--explain", "1,3", "--timing-cache", cache]
     for _ in range(2):  # writes the timing cache, then reads it
@@ -95,6 +97,7 @@ def test_plan_and_its_report(folder: Path, tmp_path: Path) -> None:
     trt = find_builder()
     assert (report["builder"], report["version"]) == ("TensorRT-RTX", trt.__version__)
     assert (report["batch"], report["explained"]) == ([1, 2, 4], [1, 3, 3])
+    assert (report["cuda"], report["triton"]) == ("13.4.1", "")
     assert report["size_bytes"] == plan.stat().st_size > 0
     assert cache.stat().st_size > 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.plan", "model.plan.json", "timing.cache"]

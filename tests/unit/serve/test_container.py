@@ -41,13 +41,15 @@ def test_the_command(models):
     words = shlex.split(printed("--repository", models, "--image", IMAGE).replace("\\\n", " "))
     assert words[:3] == ["docker", "run", "--rm"]
     assert words[words.index("--gpus") + 1] == "all"
-    assert {"127.0.0.1:8001:8001", "127.0.0.1:8000:8000", f"{models}:/models:ro", IMAGE} <= set(words)
+    published = {f"127.0.0.1:{port}:{port}" for port in (8000, 8001, 8002)}
+    assert {*published, f"{models}:/models:ro", "--user=1000:1000", "--read-only", IMAGE} <= set(words)
     assert "--load-model=crosseai" in words
     assert not [word for word in words if "restricted" in word]
 
 
 def test_an_exposed_container_wants_the_key(models, tmp_path):
     where = ["--repository", models, "--image", IMAGE, "--gpus", "device=1", "--host", "10.0.0.5", "--grpc-port", 9001]
+    where += ["--metrics-port", 9002]
     command = printed(*where)
     without = run_by_a_shell(command, tmp_path)
     assert without.returncode != 0
@@ -55,7 +57,7 @@ def test_an_exposed_container_wants_the_key(models, tmp_path):
     words = run_by_a_shell(command, tmp_path, CROSSEAI_ADMIN_KEY="open sesame").stdout.splitlines()
     closed = "model-repository,shared-memory,trace,logging:crosseai-admin-key=open sesame"
     assert {f"--grpc-restricted-protocol={closed}", f"--http-restricted-api={closed}"} <= set(words)
-    assert {"device=1", "10.0.0.5:9001:8001"} <= set(words)
+    assert {"device=1", "10.0.0.5:9001:8001", "10.0.0.5:9002:8002"} <= set(words)
 
 
 def test_names_are_quoted(models, tmp_path):

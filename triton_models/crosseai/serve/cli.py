@@ -18,10 +18,10 @@ import click
 
 from crosseai.contract import MODEL_FILENAME, RESEARCH_NOTICE, CrossEAIError, InputError, ModelSpec, ServerError
 from crosseai.serve.config import MAX_BATCH_SIZE, PLAN_FILENAME, Runtime, ServedVersion, write_config
-from crosseai.serve.container import GRPC_PORT, HTTP_PORT, container_command
+from crosseai.serve.container import GRPC_PORT, HTTP_PORT, METRICS_PORT, container_command
 from crosseai.serve.control import ADMIN_KEY_VARIABLE, load_model, server_status
 from crosseai.serve.deployment import watch
-from crosseai.serve.doctor import diagnose
+from crosseai.serve.doctor import diagnose, diagnose_plans
 from crosseai.serve.embedded import LOOPBACK, EmbeddedTriton
 from crosseai.serve.registry import fetch
 from crosseai.serve.repository import champion_of, models_of, place_version, sha256_of, versions_of
@@ -59,6 +59,11 @@ def main() -> None:
 )
 @click.option("--grpc-port", type=click.IntRange(1, 65535), help="[default: a free one]")
 @click.option("--http-port", type=click.IntRange(1, 65535), help="[default: a free one]")
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(1, 65535),
+    help="Port of Prometheus' metrics.  [default: none; with --image, 8002]",
+)
 @click.option("--image", help="Container image: print the command that serves --repository in it, and start nothing.")
 @click.option("--gpus", help="With --image: all, a count, or device=N.  [default: all]")
 @click.option("--tie-to-parent", is_flag=True, help="Stop when the process that started this one ends.")
@@ -68,6 +73,7 @@ def up(
     host: str,
     grpc_port: int | None,
     http_port: int | None,
+    metrics_port: int | None,
     image: str | None,
     gpus: str | None,
     tie_to_parent: bool,
@@ -84,8 +90,9 @@ def up(
         if image is not None and repository is not None:
             if model is not None:
                 _place(model, repository)
-            ports = (grpc_port or GRPC_PORT, http_port or HTTP_PORT)
-            click.echo(_container_command(repository, image, gpus or "all", host, ports))
+            ports = (grpc_port or GRPC_PORT, http_port or HTTP_PORT, metrics_port or METRICS_PORT)
+            models = models_of(repository)
+            click.echo(container_command(repository, models, image=image, gpus=gpus or "all", host=host, ports=ports))
             return
         folder = repository or Path(tempfile.mkdtemp(prefix="crosseai-repository-"))
         if repository is None:
@@ -97,6 +104,7 @@ def up(
                 host=host,
                 grpc_port=grpc_port,
                 http_port=http_port,
+                metrics_port=metrics_port,
                 delete_repository=repository is None,
                 admin_key=os.environ.get(ADMIN_KEY_VARIABLE),
             )
@@ -192,9 +200,17 @@ def config(model_dir: Path, runtime: Runtime, version: int, max_batch_size: int,
 
 @main.command()
 @click.option("--install", is_flag=True, help="Build the server environment if there is none.")
-def doctor(install: bool) -> None:
-    """Check whether the embedded server can run on this machine. Exit status 1 when it cannot."""
-    checks = diagnose(install=install)
+@click.option("--repository", type=click.Path(path_type=Path), help="Check the TensorRT plans of this repository.")
+@click.option("--image", help="With --repository: container image that shall serve it.  [default: the one we are in]")
+def doctor(install: bool, repository: Path | None, image: str | None) -> None:
+    """Check whether the embedded server can run on this machine. Exit status 1 when it cannot.
+
+    With --repository, check instead whether driver, CUDA, TensorRT and GPUs are those that its plans were built for.
+    """
+    if (repository is None and image is not None) or (repository is not None and install):
+        raise click.UsageError("--image needs --repository, and --install is for the embedded server")
+    with _exit_status():
+        checks = diagnose(install=install) if repository is None else diagnose_plans(repository, image)
     for check in checks:
         click.echo(f"{'FAIL' if check.problem else 'ok  '} {check.name}" + (f": {check.problem}" * bool(check.problem)))
     if any(check.problem for check in checks):
@@ -206,13 +222,6 @@ class _Served(NamedTuple):
 
     name: str
     version: int
-
-
-def _container_command(repository: Path, image: str, gpus: str, host: str, ports: tuple[int, int]) -> str:
-    grpc_port, http_port = ports
-    return container_command(
-        repository, models_of(repository), image=image, gpus=gpus, host=host, grpc_port=grpc_port, http_port=http_port
-    )
 
 
 def _place(model: str | None, repository: Path) -> _Served:

@@ -7,8 +7,10 @@ from shlex import quote
 from crosseai.serve.control import ADMIN_KEY_HEADER, ADMIN_KEY_VARIABLE
 from crosseai.serve.embedded import LOOPBACK, RESTRICTED
 
-GRPC_PORT, HTTP_PORT = 8001, 8000
+GRPC_PORT, HTTP_PORT, METRICS_PORT = 8001, 8000, 8002
 MOUNTED = "/models"
+USER = "1000:1000"
+"""User and group in the container, who must be able to read the repository."""
 
 
 def container_command(
@@ -18,8 +20,7 @@ def container_command(
     image: str,
     gpus: str = "all",
     host: str = LOOPBACK,
-    grpc_port: int = GRPC_PORT,
-    http_port: int = HTTP_PORT,
+    ports: tuple[int, int, int] = (GRPC_PORT, HTTP_PORT, METRICS_PORT),
 ) -> str:
     """Shell command that serves a repository as :class:`~crosseai.serve.EmbeddedTriton` does.
 
@@ -31,18 +32,19 @@ def container_command(
         Container image with Triton, for example ``nvcr.io/nvidia/tritonserver:25.01-py3``.
     gpus
         What ``docker run --gpus`` shall say: ``all``, a count or ``device=0``.
-    host, grpc_port, http_port
-        Address and ports of this machine to listen on. Beyond the loopback interface the calls that change the server
-        want the admin key, which the shell takes from ``CROSSEAI_ADMIN_KEY``.
+    host, ports
+        Address of this machine to listen on, and its ports for gRPC, HTTP and metrics. Beyond the loopback interface
+        the calls that change the server want the admin key, which the shell takes from ``CROSSEAI_ADMIN_KEY``.
     """
     restriction = f'{RESTRICTED}:{ADMIN_KEY_HEADER}="${{{ADMIN_KEY_VARIABLE}:?}}"'
     restrictions = [f"--{kind}={restriction}" for kind in ("grpc-restricted-protocol", "http-restricted-api")]
+    published = zip(ports, (GRPC_PORT, HTTP_PORT, METRICS_PORT), strict=True)
     words = [
         "docker run --rm --init",
         f"--gpus {quote(gpus)}",
-        "--cap-drop=ALL --security-opt=no-new-privileges",
-        "--shm-size=256m",
-        f"-p {host}:{grpc_port}:{GRPC_PORT} -p {host}:{http_port}:{HTTP_PORT}",
+        f"--user={USER} --cap-drop=ALL --security-opt=no-new-privileges",
+        "--read-only --tmpfs=/tmp --shm-size=256m",
+        " ".join(f"-p {host}:{port}:{inside}" for port, inside in published),
         f"-v {quote(f'{repository.absolute()}:{MOUNTED}:ro')}",
         quote(image),
         f"tritonserver --model-repository={MOUNTED} --model-control-mode=explicit --disable-auto-complete-config",

@@ -1,13 +1,15 @@
-"""Whether this machine can run the embedded server, and why not."""
+"""Whether this machine can run the embedded server, or load the plans of a repository, and why not."""
 
 import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from crosseai.contract import CrossEAIError, ServerError
 from crosseai.serve.environment import ServerEnvironment, check_platform, environment_folder, server_environment
+from crosseai.serve.plans import check_plan, find_machine, plans_of
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory lives
 MIN_SHARED_MEMORY_MB = 64
@@ -31,7 +33,7 @@ class Check:
 
 
 def diagnose(*, install: bool) -> list[Check]:
-    """Run all checks.
+    """Check whether the embedded server can run.
 
     Parameters
     ----------
@@ -44,6 +46,27 @@ def diagnose(*, install: bool) -> list[Check]:
         _check("temporary folder without spaces", _check_temporary_folder),
         _check("server environment and Triton's Python stub", lambda: _check_environment(install)),
     ]
+
+
+def diagnose_plans(repository: Path, image: str | None) -> list[Check]:
+    """Check whether Triton can load the TensorRT plans of a repository.
+
+    Parameters
+    ----------
+    repository
+        The model repository.
+    image
+        The container image that would serve it; None for the one that this process runs in.
+
+    Raises
+    ------
+    InputError
+        If there are no plans.
+    ServerError
+        If driver, GPUs or image cannot be found.
+    """
+    plans, machine = plans_of(repository), find_machine(image)
+    return [_check(f"plan {plan}", partial(check_plan, plan, machine)) for plan in plans]
 
 
 def _check(name: str, check: Callable[[], object]) -> Check:

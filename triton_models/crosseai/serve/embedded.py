@@ -53,6 +53,8 @@ class EmbeddedTriton:
         shared memory, tracing and logging are then for those alone who know the admin key.
     grpc_port, http_port
         Ports to listen on; free ones when not given.
+    metrics_port
+        Port of Prometheus' metrics; there are none when it is not given.
     start_timeout_s
         How long loading may take, in seconds.
     delete_repository
@@ -83,6 +85,7 @@ class EmbeddedTriton:
         host: str = LOOPBACK,
         grpc_port: int | None = None,
         http_port: int | None = None,
+        metrics_port: int | None = None,
         start_timeout_s: float = 120,
         delete_repository: bool = False,
         admin_key: str | None = None,
@@ -90,6 +93,7 @@ class EmbeddedTriton:
         self._repository = Path(repository).absolute()
         self._host = host
         self._wanted_ports = (grpc_port, http_port)
+        self._metrics_port = metrics_port
         self._start_timeout_s = start_timeout_s
         self._delete_repository = delete_repository
         self._admin_key = admin_key or secrets.token_urlsafe()
@@ -174,7 +178,7 @@ class EmbeddedTriton:
             f"--http-address={self._host}",
             f"--http-port={http_port}",
             "--reuse-http-port=true",
-            "--allow-metrics=false",
+            *self._metrics,
             "--pinned-memory-pool-byte-size=0",  # for GPUs
             "--disable-auto-complete-config",  # our configurations are complete, and starting is faster
             "--model-control-mode=explicit",
@@ -182,6 +186,12 @@ class EmbeddedTriton:
             f"--exit-timeout-secs={STOP_TIMEOUT_S - 1}",
             *self._restrictions,
         ]
+
+    @property
+    def _metrics(self) -> list[str]:
+        if self._metrics_port is None:
+            return ["--allow-metrics=false"]
+        return [f"--metrics-address={self._host}", f"--metrics-port={self._metrics_port}"]
 
     @property
     def _restrictions(self) -> list[str]:
