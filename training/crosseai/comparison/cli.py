@@ -36,7 +36,18 @@ from crosseai.training.progress import Epoch
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Start every network from this state dict (safetensors, or a torch file of tensors only).",
 )
+@click.option(
+    "--heatmap", default="gradcam++", help="Source of CrossEAI's heat map: gradcam++, gradcam, layercam, cam."
+)
+@click.option(
+    "--gradient",
+    default="guided",
+    help="Source of CrossEAI's gradient map: guided, deconvnet, plain, smoothgrad, integrated.",
+)
 @click.option("--resamples", type=click.IntRange(min=100), default=1000, help="Of the bootstrap over patients.")
+@click.option(
+    "--replaced", type=click.IntRange(min=0), default=100, help="Findings that insertion and deletion are computed of."
+)
 def compare(
     data: Path,
     layout: Layout | None,
@@ -46,7 +57,10 @@ def compare(
     output: Path,
     recipe: str,
     weights: Path | None,
+    heatmap: Any,
+    gradient: Any,
     resamples: int,
+    replaced: int,
     **settings: Any,
 ) -> None:
     """Train the methods of the paper's Table 1 on a data set, and print that table.
@@ -58,17 +72,20 @@ def compare(
     from crosseai.comparison.cohort import read_cohort
     from crosseai.comparison.compare import compare as compare_methods
     from crosseai.comparison.methods import methods_named
-    from crosseai.comparison.report import grids, write_report
+    from crosseai.comparison.report import write_report
+    from crosseai.comparison.tables import grids
 
-    chosen = methods_named(methods)
+    chosen = methods_named(methods, heatmap, gradient)
     config = FitConfig.load(recipe).changed({name: value for name, value in settings.items() if value is not None})
     with decoding_bar() as on_decoded:
         cohort = read_cohort(data, config, boxes=boxes, layout=layout, cache=cache, on_decoded=on_decoded)
     comparison = compare_methods(
-        cohort, chosen, config, output, weights=weights, resamples=resamples, on_epoch=_show_epoch
+        cohort, chosen, config, output, weights=weights, resamples=resamples, replaced=replaced, on_epoch=_show_epoch
     )
     click.echo("\n\n".join(grid.text() for grid in grids(comparison)))
-    configuration = {"methods": [method.name for method in chosen], "resamples": resamples, **asdict(config)}
+    names = [method.name for method in chosen]
+    asked = {"methods": names, "heatmap": heatmap, "gradient": gradient, "resamples": resamples, "replaced": replaced}
+    configuration = {**asked, "weights": weights and weights.name, **asdict(config)}
     written = write_report(comparison, output, configuration)
     click.echo(f"\nwritten to {output}: {', '.join(file.name for file in written)}")
 

@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from crosseai.comparison.cohort import Cohort
-from crosseai.comparison.method import Method
+from crosseai.comparison.cohort import BoxedFindings, Cohort
+from crosseai.comparison.explanation_scores import energy_in_box, pointing_game
+from crosseai.comparison.gradcam import MapLocaliser
+from crosseai.comparison.method import Localiser, Method
 from crosseai.comparison.overlap import overlaps
 from crosseai.comparison.predictions import Predictions, predict
 from crosseai.comparison.proposals import found_by_any
+from crosseai.comparison.sanity_check import SanityCheck
 from crosseai.comparison.scores import Resampled, Truth, by_row, hits
 from crosseai.comparison.trained import OnEpoch, trained
 from crosseai.contract import ModelSpec
@@ -19,6 +22,12 @@ from crosseai.training.config import FitConfig
 from crosseai.training.judge import Evaluation, judge
 
 TRAINED_FOLDER = "trained"
+
+EXPLANATION_SCORES = ("pointing game", "energy in the box", "insertion", "deletion")
+"""Shares, and areas under a probability; of deletion the lower is the better."""
+
+SANITY_FINDINGS = 16
+"""Drawn at random for the sanity check, which explains each seven times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +48,10 @@ class Result:
         Mean IoU by row.
     found_by_any, false_positives
         Of all its proposals, by the columns of :mod:`crosseai.comparison.proposals`.
+    explanation
+        By row and ``EXPLANATION_SCORES``.
+    sanity
+        Of the maps, where they come from a classifier that can be made random.
     classification
         AUC on the images of the test part.
     """
@@ -50,6 +63,8 @@ class Result:
     mean_iou: Resampled
     found_by_any: Resampled
     false_positives: Resampled
+    explanation: Resampled
+    sanity: SanityCheck | None
     classification: Evaluation
 
 
@@ -80,6 +95,7 @@ def compare(
     *,
     weights: Path | None = None,
     resamples: int = 1000,
+    replaced: int = 100,
     on_epoch: OnEpoch = lambda _name, _epoch: None,
 ) -> Comparison:
     """Train what is not trained yet, and judge every method on the test part.
@@ -98,6 +114,8 @@ def compare(
         State dict that networks start from.
     resamples
         Of the bootstrap.
+    replaced
+        As of :func:`predict`.
     on_epoch
         Called after every epoch.
 
@@ -106,35 +124,58 @@ def compare(
     InputError
         If the folder holds something learnt in another way, or a method cannot be trained so.
     """
-    rows = cohort.data.split.test
-    findings, radiographs = cohort.boxes.of(rows), cohort.data.radiographs
-    truth = Truth(findings, tuple(radiographs.patients[row] for row in findings.rows), radiographs.classes)
     results = []
     for method in methods:
         models = trained(method, cohort, config, output / TRAINED_FOLDER, weights=weights, on_epoch=on_epoch)
-        localisers = ((method.load(config, folder), part.data.split.test) for part, folder in models)
-        predictions = predict(localisers, cohort, rows, findings)
-        results.append(judged(method, predictions, truth, cohort, rows, resamples=resamples))
-    return Comparison(cohort, truth, tuple(results))
+        localisers = [(method.load(config, folder), part.data.split.test) for part, folder in models]
+        results.append(
+            judged(method, localisers, cohort, cohort.data.split.test, resamples=resamples, replaced=replaced)
+        )
+    return Comparison(cohort, truth_of(cohort, cohort.data.split.test), tuple(results))
 
 
 def judged(
     method: Method,
-    predictions: Predictions,
-    truth: Truth,
+    localisers: Sequence[tuple[Localiser, npt.NDArray[np.int64]]],
     cohort: Cohort,
     rows: npt.NDArray[np.int64],
     *,
     resamples: int = 1000,
+    replaced: int = 100,
 ) -> Result:
-    """Score predictions of the findings of ``truth``, and of the images ``rows``."""
-    iou, _ = overlaps(predictions.boxes, truth.findings.boxes)
-    any_hits, false_positives = found_by_any(predictions.candidates, truth.findings.boxes)
-    accuracy, mean_iou, found, false = (
-        by_row(figures, truth, resamples=resamples) for figures in (hits(iou), iou[:, None], any_hits, false_positives)
-    )
-    radiographs = cohort.data.radiographs
-    patients = [radiographs.patients[row] for row in rows]
+    """Judge a trained method on some images of a cohort.
+
+    Parameters
+    ----------
+    localisers, rows, replaced
+        As of :func:`predict`.
+    resamples
+        Of the bootstrap.
+    """
+    truth = truth_of(cohort, rows)
+    findings, radiographs = truth.findings, cohort.data.radiographs
+    predictions = predict(localisers, cohort, rows, findings, replaced=replaced)
+    iou, _ = overlaps(predictions.boxes, findings.boxes)
+    pointing = pointing_game(predictions.maps, findings.boxes, tolerance_px=0)
+    energy = energy_in_box(predictions.maps, findings.boxes)
+    explanation = np.column_stack([pointing, energy, predictions.replacement])
+    figures = (hits(iou), iou[:, None], *found_by_any(predictions.candidates, findings.boxes), explanation)
+    accuracy, mean_iou, found, false, scores = (by_row(columns, truth, resamples=resamples) for columns in figures)
     calibrated = ModelSpec(classes=radiographs.classes)  # as the logits are already
+    patients = [radiographs.patients[row] for row in rows]
     classification = judge(calibrated, radiographs.labels[rows], predictions.logits, patients)
-    return Result(method, predictions, iou, accuracy, mean_iou, found, false, classification)
+    sanity = _sanity(localisers[0][0], cohort, findings)
+    return Result(method, predictions, iou, accuracy, mean_iou, found, false, scores, sanity, classification)
+
+
+def truth_of(cohort: Cohort, rows: npt.NDArray[np.int64]) -> Truth:
+    """The boxes in some images of a cohort."""
+    findings, radiographs = cohort.boxes.of(rows), cohort.data.radiographs
+    return Truth(findings, tuple(radiographs.patients[row] for row in findings.rows), radiographs.classes)
+
+
+def _sanity(localiser: Localiser, cohort: Cohort, findings: BoxedFindings) -> SanityCheck | None:
+    if not isinstance(localiser, MapLocaliser):
+        return None
+    drawn = np.random.default_rng(0).permutation(len(findings))[:SANITY_FINDINGS]
+    return localiser.sanity_check(cohort.data.images[findings.rows[drawn]], findings.classes[drawn])

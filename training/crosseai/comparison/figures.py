@@ -4,10 +4,9 @@ import math
 
 from matplotlib.figure import Figure
 
-from crosseai.client.evaluation import MEAN, THRESHOLDS
-from crosseai.comparison import published
+from crosseai.client.evaluation import THRESHOLDS
 from crosseai.comparison.compare import Comparison
-from crosseai.comparison.scores import MEAN_OF_PAPER
+from crosseai.comparison.tables import reported_accuracy
 
 COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 """Okabe and Ito's, which most colour-blind people tell apart."""
@@ -22,17 +21,18 @@ def accuracy_curves(comparison: Comparison) -> Figure:
     rows = math.ceil(len(counts) / _COLUMNS)
     figure = Figure(figsize=(_SIDE * _COLUMNS, _SIDE * rows + 0.8), layout="constrained")
     axes = figure.subplots(rows, _COLUMNS, squeeze=False, sharex=True, sharey=True).flat
-    tables = [(result.method, result.accuracy.estimates()) for result in comparison.results]
+    tables = [(result, result.accuracy.estimates()) for result in comparison.results]
     for r, (axis, (row, count)) in enumerate(zip(axes, counts.items(), strict=False)):
         axis.set_title(f"{row} ({count})", fontsize="small")
         axis.set_ylim(0, 1)
-        for i, (method, table) in enumerate(tables):
+        for i, (result, table) in enumerate(tables):
             colour = COLOURS[i % len(COLOURS)]
             values, lows, highs = zip(*((one.value, one.low, one.high) for one in table[r]), strict=True)
-            axis.plot(THRESHOLDS, values, "o-", color=colour, markersize=3, label=method.title if r == 0 else None)
+            axis.plot(
+                THRESHOLDS, values, "o-", color=colour, markersize=3, label=result.method.title if r == 0 else None
+            )
             axis.fill_between(THRESHOLDS, lows, highs, color=colour, alpha=0.12, linewidth=0)
-            reported = published.TABLE_1.get(method.name, {}).get(MEAN if row == MEAN_OF_PAPER else row)
-            if reported:
+            if reported := reported_accuracy(result, row):
                 axis.plot(THRESHOLDS, reported, ":", color=colour, linewidth=1)
     for axis in list(axes)[len(counts) :]:
         axis.set_axis_off()

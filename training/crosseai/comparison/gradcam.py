@@ -1,6 +1,7 @@
 """The methods that explain one contrastive classifier: CrossEAI, and SCALP with the same box step."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,11 @@ from crosseai import postproc
 from crosseai.comparison.classifier import CHECKPOINT_FOLDER, device, fit_classifier
 from crosseai.comparison.cohort import Cohort
 from crosseai.comparison.method import Localisation
-from crosseai.contract import BoxParameters, InputError, ModelSpec, box_preset
+from crosseai.comparison.sanity_check import SanityCheck, sanity_check
+from crosseai.contract import InputError, ModelSpec, box_preset
+from crosseai.contract.spec import HeatmapMethod
 from crosseai.export.reference import EagerReference
+from crosseai.export.sources import GradientSource
 from crosseai.training import load_checkpoint
 from crosseai.training.config import FitConfig
 from crosseai.training.evaluation import Images, predict_logits
@@ -71,16 +75,27 @@ class CrossEAI(ContrastiveMethod):
         In the list of methods, in the table.
     preset
         Of :data:`crosseai.contract.PRESETS`.
+    heatmap, gradient
+        Sources of the maps (:mod:`crosseai.export.sources`), the paper's unless given.
     """
 
-    def __init__(self, name: str, title: str, preset: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        title: str,
+        preset: str,
+        *,
+        heatmap: HeatmapMethod = "gradcam++",
+        gradient: GradientSource = "guided",
+    ) -> None:
         super().__init__(name, title)
-        self.boxes = box_preset(preset)
+        self.boxes, self.heatmap, self.gradient = box_preset(preset), heatmap, gradient
 
     def load(self, config: FitConfig, folder: Path) -> "MapLocaliser":
         """Read the trained classifier."""
         del config
-        return MapLocaliser(*load_checkpoint(folder / CHECKPOINT_FOLDER), self.boxes)
+        model, spec = load_checkpoint(folder / CHECKPOINT_FOLDER)
+        return MapLocaliser(model, replace(spec, boxes=self.boxes), heatmap=self.heatmap, gradient=self.gradient)
 
 
 class MapExplainer:
@@ -92,44 +107,48 @@ class MapExplainer:
         From normalised images to logits, with a layer of the spec's name.
     spec
         Its spec.
+    heatmap, gradient
+        Sources of the maps; those of the spec unless given.
     """
 
-    def __init__(self, model: nn.Module, spec: ModelSpec) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        spec: ModelSpec,
+        *,
+        heatmap: HeatmapMethod | None = None,
+        gradient: GradientSource | None = None,
+    ) -> None:
         self.spec = spec
-        self._reference = EagerReference(model, spec, torch.float32)
-        self._model = model.to(device())
+        self.reference = EagerReference(model, spec, torch.float32, heatmap=heatmap, gradient=gradient)
+        self.model = model.to(device())
 
     def logits(self, images: Images) -> npt.NDArray[np.float32]:
         """As :meth:`Localiser.logits`."""
-        return predict_logits(self._model, images, self.spec)
+        return predict_logits(self.model, images, self.spec)
 
     def explain(
         self, images: Images, classes: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
         """Heat maps float32 ``[N, h, w]`` and gradient maps uint8 ``[N, S, S]`` of one class in each image."""
-        explanation = self._reference.explain(images, classes)
+        explanation = self.reference.explain(images, classes)
         return explanation.heatmaps.numpy(), explanation.gradient_maps.to(torch.uint8).numpy()
 
 
 class MapLocaliser(MapExplainer):
-    """Boxes by ``crosseai.postproc``.
-
-    Parameters
-    ----------
-    model, spec
-        The classifier.
-    boxes
-        Parameters of the box algorithm.
-    """
-
-    def __init__(self, model: nn.Module, spec: ModelSpec, boxes: BoxParameters) -> None:
-        super().__init__(model, spec)
-        self.boxes = boxes
+    """Boxes by ``crosseai.postproc``, with the box parameters of the spec."""
 
     def localise(self, images: Images, classes: npt.NDArray[np.int64]) -> Localisation:
         """As :meth:`Localiser.localise`; the maps are the fused ones."""
         heatmaps, gradient_maps = self.explain(images, classes)
-        boxes, _ = postproc.localize(heatmaps, gradient_maps, **self.boxes.keywords())
-        fuse = self.boxes.fusion_keywords()
-        maps = np.stack([postproc.fuse(*pair, **fuse) for pair in zip(heatmaps, gradient_maps, strict=True)])
+        boxes, _ = postproc.localize(heatmaps, gradient_maps, **self.spec.boxes.keywords())
+        fusion = self.spec.boxes.fusion_keywords()
+        maps = np.stack([postproc.fuse(*pair, **fusion) for pair in zip(heatmaps, gradient_maps, strict=True)])
         return Localisation(boxes, maps)
+
+    def sanity_check(self, images: Images, classes: npt.NDArray[np.int64]) -> SanityCheck:
+        """Whether the fused maps depend on what the network has learnt."""
+        reference = self.reference
+        return sanity_check(
+            self.model, self.spec, images, classes, heatmap=reference.heatmap, gradient=reference.gradient
+        )

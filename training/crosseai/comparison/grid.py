@@ -60,12 +60,18 @@ class Grid:
         )
 
 
-def cell(figure: Estimate, digits: int = 2, *, sign: str = "") -> str:
-    """A figure and its interval, as ``0.73 (0.61 to 0.84)``; a dash where it is not defined."""
+def cell(figure: Estimate, *, sign: str = "") -> str:
+    """A figure and its interval, as ``0.73 (.61 .84)``; a dash where it is not defined.
+
+    Parameters
+    ----------
+    sign
+        ``+`` to mark positive figures, too.
+    """
     if math.isnan(figure.value):
         return "-"
-    value, low, high = (f"{x:{sign}.{digits}f}" for x in (figure.value, figure.low, figure.high))
-    return f"{value} ({low} to {high})"
+    low, high = (f"{bound:{sign}.2f}".replace("0.", ".") for bound in (figure.low, figure.high))
+    return f"{figure.value:{sign}.2f} ({low} {high})"
 
 
 def _escaped(text: str) -> str:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from crosseai.comparison.cohort import BoxedFindings, Cohort
 from crosseai.comparison.method import Boxes, Localisation, Localiser
+from crosseai.comparison.replacement import replacement_scores
 
 BATCH = 32
 
@@ -26,12 +27,15 @@ class Predictions:
         float32 ``[findings, S, S]``.
     candidates
         All boxes proposed for each finding, int32 ``[k, 4]``; of a method that proposes one, that one.
+    replacement
+        Insertion and deletion, float64 ``[findings, 2]``; NaN where they are not computed.
     """
 
     logits: npt.NDArray[np.float32]
     boxes: Boxes
     maps: npt.NDArray[np.float32]
     candidates: tuple[Boxes, ...]
+    replacement: npt.NDArray[np.float64]
 
 
 def predict(
@@ -39,6 +43,8 @@ def predict(
     cohort: Cohort,
     rows: npt.NDArray[np.int64],
     findings: BoxedFindings,
+    *,
+    replaced: int = 0,
 ) -> Predictions:
     """Ask a method for the classes of images and for boxes of what radiologists found in them.
 
@@ -53,11 +59,15 @@ def predict(
         Images to classify, ascending positions in the listing.
     findings
         Boxed findings in those images; only their classes are told.
+    replaced
+        Of how many findings, drawn at random, insertion and deletion are computed, for which the network runs 66 times.
     """
     side = cohort.data.images.shape[-1]
     logits = np.empty((len(rows), len(cohort.data.radiographs.classes)), np.float32)
     boxes, maps = np.empty((len(findings), 4), np.int32), np.empty((len(findings), side, side), np.float32)
     candidates: list[Boxes] = [boxes] * len(findings)
+    replacement = np.full((len(findings), 2), np.nan)
+    drawn = np.random.default_rng(0).permutation(len(findings))[:replaced]
     for localiser, own in localisers:
         logits[np.isin(rows, own)] = localiser.spec.calibrated(_logits(localiser, cohort, rows[np.isin(rows, own)]))
         positions = np.flatnonzero(np.isin(findings.rows, own))
@@ -66,7 +76,10 @@ def predict(
             boxes[chosen], maps[chosen] = found.boxes, found.maps
             for i, proposed in zip(chosen.tolist(), _proposed(found), strict=True):
                 candidates[i] = proposed
-    return Predictions(logits, boxes, maps, tuple(candidates))
+        chosen = positions[np.isin(positions, drawn)]
+        images = cohort.data.images[findings.rows[chosen]]
+        replacement[chosen] = replacement_scores(localiser, images, findings.classes[chosen], maps[chosen])
+    return Predictions(logits, boxes, maps, tuple(candidates), replacement)
 
 
 def _logits(localiser: Localiser, cohort: Cohort, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

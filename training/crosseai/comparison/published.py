@@ -53,7 +53,7 @@ TABLE_1: Mapping[str, Mapping[str, tuple[float, ...]]] = {
         MEAN: (0.76, 0.63, 0.52, 0.42, 0.30, 0.25, 0.12),
     },
 }
-"""Table 1 of CrossEAI (arXiv 2310.19835): T(IoU) 0.1 to 0.7 by method and disease; the mean is of these six diseases."""
+"""Table 1 of CrossEAI (arXiv 2310.19835): T(IoU) 0.1 to 0.7 by method and disease; the mean is of these six."""
 
 DISEASES = tuple(name for name in TABLE_1["crosseai"] if name != MEAN)
 """Those of Table 1: six of the eight."""
