@@ -3,10 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from crosseai.comparison.chexradinet import ChexRadiNet
-from crosseai.comparison.chexradinet import ChexRadiNet
 from crosseai.comparison.constant import ConstantBox
 from crosseai.comparison.gradcam import CrossEAI
-from crosseai.comparison.li import Li2018
 from crosseai.comparison.li import Li2018
 from crosseai.comparison.method import Method
 from crosseai.comparison.scalp import ScalpContours
@@ -44,11 +42,8 @@ def all_methods(heatmap: HeatmapMethod = "gradcam++", gradient: GradientSource =
         Wang2017(),
         Li2018(),
         Li2018(uses_boxes=False),
-        Li2018(),
-        Li2018(uses_boxes=False),
         CrossEAI("scalp", "SCALP, rectangles", "scalp"),
         ScalpContours("scalp-contours", "SCALP, contours"),
-        ChexRadiNet(),
         ChexRadiNet(),
         CrossEAI(REFERENCE, "CrossEAI", "crosseai", heatmap=heatmap, gradient=gradient),
         CrossEAI("crosseai-tuned", "CrossEAI, tuned", "tuned", heatmap=heatmap, gradient=gradient),
