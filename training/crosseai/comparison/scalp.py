@@ -17,7 +17,7 @@ from crosseai.training.config import FitConfig
 from crosseai.training.evaluation import Images
 
 RED = 0.95
-"""Least red of a pixel in JET colours, 0..1. JET is red from 0.61 to 0.89 of the range: the very peak is left out."""
+"""Least red of a pixel in JET colours, 0..1. JET is red from 0.62 to 0.89 of the range: the very peak is left out."""
 
 CONTOUR_POINTS, CONTOUR_SIDE_PX = 20, 224
 """A contour must have more points than that in an image of that side; in others in proportion."""
