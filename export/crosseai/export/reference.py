@@ -85,7 +85,7 @@ class EagerReference:
     ) -> None:
         with quiet_torch():
             self.model = unflatten(model) if isinstance(model, ExportedProgram) else copy.deepcopy(model)
-        self.model.to(dtype)
+        self.model.to("cpu", dtype)
         self.dtype = dtype
         self.spec = spec
         self.heatmap: HeatmapMethod = heatmap or spec.heatmap
@@ -112,13 +112,14 @@ class EagerReference:
             If the heat map is CAM, and the network's head has none.
         """
         chosen = torch.from_numpy(classes)
-        image, black = self._normalised(images), self._normalised(np.zeros((1, 1, 1, 1), np.uint8))
+        black = self._normalised(np.zeros((1, 1, 1, 1), np.uint8))
+        image = self._normalised(images).requires_grad_(True)  # the parameters may be frozen
         with torch.enable_grad():
             logits, activations = self._run(image)
             (activation_gradients,) = torch.autograd.grad(_selected(logits, chosen).sum(), activations)
             if self.heatmap == "cam":
                 self._require_linear_head(image, chosen, activation_gradients)
-            attributions = GRADIENTS[self.gradient](lambda x: _selected(self._run(x)[0], chosen), image, black)
+            attributions = GRADIENTS[self.gradient](lambda x: _selected(self._run(x)[0], chosen), image.detach(), black)
         activations = activations.detach()
         heatmaps = HEATMAPS[self.heatmap](activations, activation_gradients)
         summed = attributions.sum(1, keepdim=True)

@@ -105,6 +105,13 @@ def test_a_head_without_cam_is_refused(model: nn.Module, layer: str) -> None:
         EagerReference(network, spec, torch.float64).explain(IMAGES, CLASSES)
 
 
+def test_a_frozen_network_is_explained_as_any(model: nn.Module) -> None:
+    frozen = networks.residual().requires_grad_(False)
+    found, expected = explain(frozen), explain(model)
+    torch.testing.assert_close(found.heatmaps, expected.heatmaps)
+    torch.testing.assert_close(found.input_gradients, expected.input_gradients)
+
+
 def test_an_unknown_layer_is_refused(model: nn.Module) -> None:
     with pytest.raises(InputError, match="expected a layer 'layer9'"):
         EagerReference(model, ModelSpec(layer="layer9"), torch.float32)
