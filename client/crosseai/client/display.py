@@ -49,22 +49,23 @@ def _lines(log_format: LogFormat) -> Iterator[Show]:
     began = shown_at = time.monotonic()
     first: int | None = None
     last: Progress | None = None
+    shown: Progress | None = None
 
     def echo(progress: Progress, done_before: int) -> None:
         rate = (progress.done - done_before) / (time.monotonic() - began)
         click.echo(_line(progress, rate, log_format), err=True)
 
     def show(progress: Progress) -> None:
-        nonlocal shown_at, first, last
+        nonlocal shown_at, first, last, shown
         last, first = progress, progress.done if first is None else first
         if time.monotonic() - shown_at >= LINE_EVERY_S:
-            shown_at = time.monotonic()
+            shown_at, shown = time.monotonic(), progress
             echo(progress, first)
 
     try:
         yield show
     finally:
-        if last is not None and first is not None:
+        if last is not None and first is not None and last != shown:
             echo(last, first)
 
 

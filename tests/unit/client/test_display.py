@@ -1,0 +1,49 @@
+"""Progress on standard error."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from crosseai.client.display import display
+from crosseai.client.run import Progress
+from crosseai.client.transport import ServedModel
+from crosseai.contract import ModelSpec
+
+BEGUN = Progress(
+    done=10,
+    total=40,
+    scored=0,
+    positive={},
+    failures={},
+    servers_up=1,
+    servers=2,
+    model=ServedModel(ModelSpec(), "1", "a" * 64, 8),
+    stage_seconds={},
+)
+ENDED = replace(BEGUN, done=40, scored=28, failures={"read": 2})
+
+
+def test_the_last_state_is_shown_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crosseai.client.display.LINE_EVERY_S", 0.0)
+    with display("text") as show:
+        show(BEGUN)
+        show(ENDED)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in lines] == ["10 of 40 files", "40 of 40 files"]
+    assert "2 failed" in lines[1]
+    assert lines[1].endswith("1 of 2 servers up")
+
+
+def test_the_last_state_is_shown_even_between_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with display("json") as show:
+        show(BEGUN)
+        show(ENDED)
+    (line,) = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (line["event"], line["done"], line["total"], line["failed"], line["left_s"]) == ("progress", 40, 40, 2, 0)
+
+
+def test_nothing_is_shown_of_a_run_that_did_not_begin(capsys: pytest.CaptureFixture[str]) -> None:
+    with display("text"):
+        pass
+    assert not capsys.readouterr().err
