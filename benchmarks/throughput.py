@@ -36,6 +36,7 @@ from crosseai.client.explain import ExplainByName, ExplainByProbability, Explain
 from crosseai.client.findings import Localizer
 from crosseai.client.flow import stream
 from crosseai.client.inference import MAPS, Inference
+from crosseai.client.memory import keep_freed_memory
 from crosseai.client.meter import Meter
 from crosseai.client.pipeline import Pipeline
 from crosseai.client.servers import ServerPool
@@ -60,6 +61,7 @@ TINY = ModelSpec(feature_shape=(4, 7, 7))
 @click.option("--many", default=200_000, show_default=True, help="Files of the larger directory, for the memory.")
 def main(many: int) -> None:
     """Measure, and write the table."""
+    keep_freed_memory()  # as crosseai-client does
     parts = (_heading, decoding_bound, server_bound, positives, lambda: memory(many))
     texts = []
     for part in parts:

@@ -21,6 +21,7 @@ from crosseai.client.exit_codes import EXIT_FAILED, EXIT_SERVER, exit_codes
 from crosseai.client.fleet import Fleet
 from crosseai.client.formats.dicom_context import DicomObject
 from crosseai.client.manifest import MANIFEST, read_configuration
+from crosseai.client.memory import keep_freed_memory
 from crosseai.client.metrics import METRICS_HOST, metrics
 from crosseai.client.options import read_options, server_options
 from crosseai.client.outputs import parse_outputs
@@ -39,6 +40,7 @@ ARCHIVE_TOKEN_VARIABLE = "CROSSEAI_ARCHIVE_TOKEN"  # noqa: S105 - the name of a 
 @click.version_option(package_name="crosseai")
 def main() -> None:
     """Entry point of ``crosseai-client``."""
+    keep_freed_memory()
     # A shell starts background jobs with SIGINT ignored; both signals must end a run in order.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
