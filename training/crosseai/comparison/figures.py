@@ -8,8 +8,8 @@ from crosseai.client.evaluation import THRESHOLDS
 from crosseai.comparison.compare import Comparison
 from crosseai.comparison.tables import reported_accuracy
 
-COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
-"""Okabe and Ito's, which most colour-blind people tell apart."""
+COLOURS = ("0.6", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#CC79A7", "#D55E00", "#000000")
+"""Gray and Okabe and Ito's, which most colour-blind people tell apart."""
 
 _COLUMNS = 3
 _SIDE = 3.4  # inches
@@ -20,7 +20,7 @@ def accuracy_curves(comparison: Comparison) -> Figure:
     counts = comparison.truth.counts()
     rows = math.ceil(len(counts) / _COLUMNS)
     figure = Figure(figsize=(_SIDE * _COLUMNS, _SIDE * rows + 0.8), layout="constrained")
-    axes = figure.subplots(rows, _COLUMNS, squeeze=False, sharex=True, sharey=True).flat
+    axes = list(figure.subplots(rows, _COLUMNS, squeeze=False, sharex=True, sharey=True).flat)
     tables = [(result, result.accuracy.estimates()) for result in comparison.results]
     for r, (axis, (row, count)) in enumerate(zip(axes, counts.items(), strict=False)):
         axis.set_title(f"{row} ({count})", fontsize="small")
@@ -34,9 +34,9 @@ def accuracy_curves(comparison: Comparison) -> Figure:
             axis.fill_between(THRESHOLDS, lows, highs, color=colour, alpha=0.12, linewidth=0)
             if reported := reported_accuracy(result, row):
                 axis.plot(THRESHOLDS, reported, ":", color=colour, linewidth=1)
-    for axis in list(axes)[len(counts) :]:
+    for axis in axes[len(counts) :]:
         axis.set_axis_off()
-    figure.supxlabel("T(IoU)")
-    figure.supylabel("share of boxes with IoU >= T; dotted: published")
+    figure.supxlabel("T(IoU)", fontsize="medium")
+    figure.supylabel("share of boxes with IoU >= T; dotted: published", fontsize="medium")
     figure.legend(loc="outside upper center", ncols=4, fontsize="small")
     return figure

@@ -38,10 +38,10 @@ class Grid:
         ]
         return "\n".join([self.title, *(f"  {line}".rstrip() for line in padded)])
 
-    def markdown(self) -> str:
-        """A heading of the second level, and the table."""
+    def markdown(self, level: int = 2) -> str:
+        """A heading of that level, and the table."""
         lines = [self.header, ["---", *("--:" for _ in self.header[1:])], *self.rows]
-        return "\n".join([f"## {self.title}", "", *(f"| {' | '.join(line)} |" for line in lines)])
+        return "\n".join([f"{'#' * level} {self.title}", "", *(f"| {' | '.join(line)} |" for line in lines)])
 
     def latex(self) -> str:
         """A ``tabular`` for the package booktabs."""
