@@ -21,14 +21,17 @@ from tests.integration.test_servers import TOKEN, Certificates, RunInThread, gat
 from tests.tiny_model import write_tiny_model
 
 COUNT = 1000
-OPTIONS = {"batch_size": 2, "explain": "top:1"}
+OPTIONS = {"explain": "top:1"}
 NAME = "triton.example"
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Requests are full with two images, and never merged: results are the same to the last bit."""
     repository = tmp_path_factory.mktemp("models")
     place_version(repository, write_tiny_model(tmp_path_factory.mktemp("model")), 1)
+    config = repository / "crosseai" / "config.pbtxt"
+    config.write_text(config.read_text().replace("max_batch_size: 8", "max_batch_size: 2"))
     return repository
 
 
@@ -38,10 +41,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def expected(images: Path, tiny_server: str, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+def expected(models: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     """Rows of an undisturbed run on one server."""
     output = tmp_path_factory.mktemp("expected")
-    score_directory(images, output, server=tiny_server, **OPTIONS)
+    with EmbeddedTriton(models) as server:
+        score_directory(images, output, server=server.grpc_url, **OPTIONS)
     return rows(output)
 
 

@@ -243,21 +243,28 @@ def test_a_model_that_is_not_there(phantoms: Path, tmp_path: Path) -> None:
         score_directory(phantoms / "images", tmp_path / "out", model=str(tmp_path / "absent"))
 
 
-@pytest.fixture
-def many(phantoms: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def many(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Enough files that a run can be caught in the middle."""
-    folder = tmp_path / "many"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("many")
     sources = sorted((phantoms / "images").iterdir())
     for number in range(MANY):
         (folder / f"{number:04d}.png").hardlink_to(sources[number % len(sources)])
     return folder
 
 
-def start_and_wait_for_results(images: Path, output: Path, model: Path) -> "subprocess.Popen[str]":
+@pytest.fixture(scope="module")
+def whole(server: str, many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of an undisturbed run."""
+    output = tmp_path_factory.mktemp("whole")
+    score_directory(many, output, server=server, explain="top:1")
+    return output
+
+
+def start_and_wait_for_results(images: Path, output: Path, model: Path, *options: object) -> "subprocess.Popen[str]":
     """A run in its own session, caught once its first results are on disk."""
     process = subprocess.Popen(
-        [*RUN, images, "--output", output, "--model", model, "--explain", "top:1"],
+        [*map(str, (*RUN, images, "--output", output, "--model", model, "--explain", "top:1", *options))],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -273,7 +280,7 @@ def start_and_wait_for_results(images: Path, output: Path, model: Path) -> "subp
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_is_usable_and_continues(
-    signal_number: signal.Signals, small_model: Path, many: Path, tmp_path: Path
+    signal_number: signal.Signals, small_model: Path, many: Path, whole: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
     process = start_and_wait_for_results(many, output, small_model)
@@ -290,9 +297,8 @@ def test_an_interrupted_run_is_usable_and_continues(
     assert json.loads((output / "manifest.json").read_text())["status"] == "partial"
     assert_nothing_is_left(tree)
     score_directory(many, output, model=str(small_model), explain="top:1")
-    score_directory(many, tmp_path / "whole", model=str(small_model), explain="top:1")
     for table in ("predictions", "boxes"):
-        assert rows(output, table) == rows(tmp_path / "whole", table)
+        assert rows(output, table) == rows(whole, table)
 
 
 def test_interrupted_while_the_server_starts(small_model: Path, phantoms: Path, tmp_path: Path) -> None:
@@ -313,13 +319,32 @@ def test_interrupted_while_the_server_starts(small_model: Path, phantoms: Path, 
     assert_nothing_is_left(tree)
 
 
-def test_a_killed_server_ends_the_run_with_what_was_scored(small_model: Path, many: Path, tmp_path: Path) -> None:
+def triton_of(process: "subprocess.Popen[str]") -> psutil.Process:
+    (server,) = (p for p in psutil.Process(process.pid).children(recursive=True) if p.name() == "tritonserver")
+    return server
+
+
+def test_a_killed_server_is_started_again_and_nothing_is_lost(
+    small_model: Path, many: Path, whole: Path, tmp_path: Path
+) -> None:
     output = tmp_path / "out"
     process = start_and_wait_for_results(many, output, small_model)
     tree = process_tree(process.pid)
+    triton_of(process).kill()
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert "is started again" in stderr
+    assert_nothing_is_left(tree)
+    for table in ("predictions", "boxes"):
+        assert rows(output, table) == rows(whole, table)
+
+
+def test_a_killed_server_ends_a_run_that_does_not_wait(small_model: Path, many: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    process = start_and_wait_for_results(many, output, small_model, "--wait", 0)
+    tree = process_tree(process.pid)
     assert leftovers(tree)
-    (server,) = (p for p in psutil.Process(process.pid).children(recursive=True) if p.name() == "tritonserver")
-    server.kill()
+    triton_of(process).kill()
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 3, stderr
     assert "server" in stderr
