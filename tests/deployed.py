@@ -1,0 +1,76 @@
+"""The files of ``deploy/``, read as those read them who use them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+from dockerfile_parse import DockerfileParser
+
+from crosseai.client.cli import main as client_main
+from crosseai.serve.cli import main as serve_main
+
+DEPLOY = Path(__file__).resolve().parents[1] / "deploy"
+DOCKERFILES = {
+    "crosseai-server": ("server.Dockerfile", None),
+    "crosseai-client": ("client.Dockerfile", "client"),
+    "crosseai-agent": ("client.Dockerfile", "agent"),
+}
+"""File and stage of each image."""
+
+Json = dict[str, Any]
+
+
+def read_yaml(file: Path) -> list[Json]:
+    """All documents of a YAML file."""
+    return list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+
+
+def resources(folder: str) -> dict[tuple[str, str], Json]:
+    """The resources that a kustomization lists, by kind and name."""
+    base = DEPLOY / "kubernetes" / folder
+    (kustomization,) = read_yaml(base / "kustomization.yaml")
+    documents = [document for name in kustomization["resources"] for document in read_yaml(base / name)]
+    found = {(document["kind"], document["metadata"]["name"]): document for document in documents}
+    assert len(found) == len(documents)
+    return found
+
+
+def instructions(image: str) -> list[Json]:
+    """What an image's stage is made of: the instructions of the stages below it, then its own."""
+    file, stage = DOCKERFILES[image]
+    stages: dict[str | None, list[Json]] = {}
+    name: str | None = None
+    parser = DockerfileParser(path=str(DEPLOY / "containers" / file), cache_content=True)
+    for instruction in parser.structure:
+        if instruction["instruction"] == "FROM":
+            base, _, name = instruction["value"].partition(" AS ")
+            name = name or None
+            stages[name] = [*stages.get(base, [])]
+        if name is not None or stages:
+            stages[name].append(instruction)
+    return stages[stage]
+
+
+def values(image: str, name: str) -> list[str]:
+    """Values of all instructions of a kind, in order."""
+    return [found["value"] for found in instructions(image) if found["instruction"] == name]
+
+
+def words(image: str, name: str) -> list[str]:
+    """The command line that an instruction's last occurrence spells."""
+    return list(yaml.safe_load(values(image, name)[-1]))
+
+
+def containers(pod: Json) -> Iterator[tuple[str, Json]]:
+    """Containers of a pod's spec, by name."""
+    for container in pod["containers"]:
+        yield container["name"], container
+
+
+def parse(words: list[str]) -> click.Context:
+    """Parse a command line of ours as the command would, and run nothing."""
+    program, name, *arguments = words
+    commands = {"crosseai-client": client_main, "crosseai-serve": serve_main}
+    return commands[program].commands[name].make_context(name, arguments)
