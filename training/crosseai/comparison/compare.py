@@ -10,9 +10,9 @@ import numpy.typing as npt
 from crosseai.comparison.cohort import BoxedFindings, Cohort
 from crosseai.comparison.explanation_scores import energy_in_box, pointing_game
 from crosseai.comparison.gradcam import MapLocaliser
-from crosseai.comparison.method import Localiser, Method
+from crosseai.comparison.method import Boxes, Localiser, Method
 from crosseai.comparison.overlap import overlaps
-from crosseai.comparison.predictions import Predictions, predict
+from crosseai.comparison.predictions import predict
 from crosseai.comparison.proposals import found_by_any
 from crosseai.comparison.sanity_check import SanityCheck
 from crosseai.comparison.scores import Resampled, Truth, by_row, hits
@@ -38,10 +38,10 @@ class Result:
     ----------
     method
         Which.
-    predictions
-        What it says.
+    boxes
+        The one box of each finding, int32 ``[findings, 4]``, model pixels.
     iou
-        Of the one box of each finding, float64 ``[findings]``.
+        Its IoU, float64 ``[findings]``.
     accuracy
         Share of findings with IoU >= T by row of the table and T(IoU).
     mean_iou
@@ -50,6 +50,8 @@ class Result:
         Of all its proposals, by the columns of :mod:`crosseai.comparison.proposals`.
     explanation
         By row and ``EXPLANATION_SCORES``.
+    replaced
+        Number of findings behind insertion and deletion.
     sanity
         Of the maps, where they come from a classifier that can be made random.
     classification
@@ -57,13 +59,14 @@ class Result:
     """
 
     method: Method
-    predictions: Predictions
+    boxes: Boxes
     iou: npt.NDArray[np.float64]
     accuracy: Resampled
     mean_iou: Resampled
     found_by_any: Resampled
     false_positives: Resampled
     explanation: Resampled
+    replaced: int
     sanity: SanityCheck | None
     classification: Evaluation
 
@@ -163,9 +166,19 @@ def judged(
     accuracy, mean_iou, found, false, scores = (by_row(columns, truth, resamples=resamples) for columns in figures)
     calibrated = ModelSpec(classes=radiographs.classes)  # as the logits are already
     patients = [radiographs.patients[row] for row in rows]
-    classification = judge(calibrated, radiographs.labels[rows], predictions.logits, patients)
-    sanity = _sanity(localisers[0][0], cohort, findings)
-    return Result(method, predictions, iou, accuracy, mean_iou, found, false, scores, sanity, classification)
+    return Result(
+        method,
+        predictions.boxes,
+        iou,
+        accuracy,
+        mean_iou,
+        found_by_any=found,
+        false_positives=false,
+        explanation=scores,
+        replaced=int((~np.isnan(predictions.replacement[:, 0])).sum()),
+        sanity=_sanity(localisers[0][0], cohort, findings),
+        classification=judge(calibrated, radiographs.labels[rows], predictions.logits, patients),
+    )
 
 
 def truth_of(cohort: Cohort, rows: npt.NDArray[np.int64]) -> Truth:

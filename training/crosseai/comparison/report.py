@@ -93,7 +93,7 @@ def _box_lines(comparison: Comparison) -> Iterable[Sequence[object]]:
     yield ("method", "image_id", "disease", "x0", "y0", "x1", "y1", "iou")
     radiographs, findings = comparison.cohort.data.radiographs, comparison.truth.findings
     for result in comparison.results:
-        rows = zip(findings.rows, findings.classes, result.predictions.boxes, result.iou, strict=True)
+        rows = zip(findings.rows, findings.classes, result.boxes, result.iou, strict=True)
         for row, c, box, iou in rows:
             yield (result.method.name, radiographs.image_ids[row], radiographs.classes[c], *box, f"{iou:.4f}")
 

@@ -81,9 +81,10 @@ def auc_grid(comparison: Comparison) -> Grid:
 
 def explanation_grid(comparison: Comparison) -> Grid:
     """Scores of the maps behind the boxes, means over diseases."""
-    computed = (~np.isnan(comparison.results[0].predictions.replacement[:, 0])).sum()
     rows = [(result.method.title, *map(cell, result.explanation.estimates()[-1])) for result in comparison.results]
-    return Grid(f"Maps (insertion and deletion of {computed} findings)", ("", *EXPLANATION_SCORES), rows)
+    return Grid(
+        f"Maps (insertion and deletion of {comparison.results[0].replaced} findings)", ("", *EXPLANATION_SCORES), rows
+    )
 
 
 def sanity_grid(comparison: Comparison) -> Grid:
