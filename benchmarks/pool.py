@@ -128,9 +128,9 @@ def faults() -> str:
         )
     return (
         "## Three real servers and their misfortunes\n\n"
-        f"A run over {FAULT_IMAGES} small PNG files, a tiny model that takes 2 images a request. After a quarter of them, the "
-        f"model process of one server is stopped for {STANDSTILL_S:g} s (SIGSTOP), or "
-        "one server is killed (SIGKILL).\n\n"
+        f"A run over {FAULT_IMAGES} small PNG files, a tiny model that takes 2 images a request. After a quarter of "
+        f"them, the model process of one server is stopped for {STANDSTILL_S:g} s (SIGSTOP), or one server is killed "
+        "(SIGKILL).\n\n"
         "| misfortune | seconds | longest time without progress, s | requests sent again | images scored "
         "| the same rows |\n|---|---|---|---|---|---|\n" + "\n".join(rows)
     )
