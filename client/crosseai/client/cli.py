@@ -20,10 +20,12 @@ from crosseai.client.evaluation import LocalisationTable, evaluate_boxes, read_s
 from crosseai.client.exit_codes import EXIT_FAILED, EXIT_SERVER, exit_codes
 from crosseai.client.fleet import Fleet
 from crosseai.client.formats.dicom_context import DicomObject
+from crosseai.client.index_command import index_command
+from crosseai.client.job import Engine
 from crosseai.client.manifest import MANIFEST, read_configuration
 from crosseai.client.memory import keep_freed_memory
 from crosseai.client.metrics import METRICS_HOST, metrics
-from crosseai.client.options import read_options, server_options
+from crosseai.client.options import engine_options, read_options, server_options
 from crosseai.client.outputs import parse_outputs
 from crosseai.client.promotion.commands import models_command, promote_command, rollback_command
 from crosseai.client.push import PushSummary, check_destination, push
@@ -47,7 +49,7 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("source", metavar="DIRECTORY|MANIFEST.parquet")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder for the results.")
 @server_options
 @click.option(
@@ -69,8 +71,14 @@ def main() -> None:
     "--write",
     "names",
     default="",
-    help="What to write beside the tables, separated by commas: overlay, panel (pictures); dicom-sr, gsps, "
-    "secondary-capture (DICOM objects); coco, fhir, label-studio (documents); html (the report).  [default: none]",
+    help="What to write beside the tables, separated by commas: overlay, panel, panel-pdf (pictures); dicom-sr, gsps, "
+    "secondary-capture, parametric-map (DICOM objects); coco, cvat, fhir, fiftyone, label-studio (documents); html (the "
+    "report).  [default: none]",
+)
+@click.option(
+    "--boxes",
+    type=click.Path(path_type=Path),
+    help="Ground truth in the layout of BBox_List_2017.csv, for panels and the report.  [default: none]",
 )
 @click.option(
     "--push",
@@ -81,8 +89,7 @@ def main() -> None:
 @click.option("--new", is_flag=True, help="Where --output holds another configuration, use OUTPUT-2, OUTPUT-3, ...")
 @click.option("--retry-failed", is_flag=True, help="Try again the files that failed before, too.")
 @click.option("--batch-size", type=int, help="Images a request.  [default: as many as the server takes]")
-@click.option("--in-flight", type=int, help="Requests under way at a time, for each server.  [default: measured]")
-@click.option("--decoders", type=int, help="Files decoded at a time.  [default: measured]")
+@engine_options
 @click.option(
     "--wait",
     "wait_s",
@@ -103,7 +110,7 @@ def main() -> None:
 )
 @click.option("--metrics-host", default=METRICS_HOST, show_default=True, help="Address for --metrics-port.")
 def run(
-    directory: Path,
+    source: str,
     output: Path,
     server: str | None,
     model: str | None,
@@ -111,12 +118,15 @@ def run(
     explain: str,
     preset: str | None,
     names: str,
+    boxes: Path | None,
     archive: str | None,
     new: bool,
     retry_failed: bool,
     batch_size: int | None,
     in_flight: int | None,
     decoders: int | None,
+    engine: Engine,
+    ray_address: str | None,
     timeout_s: float,
     wait_s: float,
     watch: bool,
@@ -126,7 +136,7 @@ def run(
     credentials: Callable[[], Credentials],
     reading: Callable[[], ReadPolicy],
 ) -> None:
-    """Score every DICOM, PNG and JPEG radiograph below DIRECTORY.
+    """Score every DICOM, PNG and JPEG radiograph below DIRECTORY, or in a manifest that `index` made.
 
     Exit status: 0 all scored, 1 some files failed, 2 wrong usage, 3 the server is unreachable.
     """
@@ -147,7 +157,7 @@ def run(
             publish(now)
 
         summary = score_directory(
-            directory,
+            source,
             output,
             server=server,
             model=model,
@@ -155,11 +165,14 @@ def run(
             explain=explain,
             preset=preset,
             write=write,
+            boxes=boxes,
             new=new,
             retry_failed=retry_failed,
             batch_size=batch_size,
             in_flight=in_flight,
             decoders=decoders,
+            engine=engine,
+            ray_address=ray_address,
             timeout_s=timeout_s,
             wait_s=wait_s,
             credentials=credentials(),
@@ -302,7 +315,7 @@ def _print_localisation(table: LocalisationTable) -> None:
     Console(width=None if sys.stdout.isatty() else 200).print(grid)
 
 
-for _command in (promote_command, rollback_command, models_command):
+for _command in (index_command, promote_command, rollback_command, models_command):
     main.add_command(_command)
 
 if __name__ == "__main__":

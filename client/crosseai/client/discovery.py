@@ -1,9 +1,11 @@
 """Which files of a directory are to be scored."""
 
 import hashlib
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from crosseai.contract import InputError
 
@@ -67,12 +69,13 @@ def image_name(path: str | Path) -> str:
     return name.removesuffix(suffix) if suffix.lower() in _IMAGE_SUFFIXES else name
 
 
-def image_id(content: bytes) -> str:
+def image_id(content: bytes | BinaryIO) -> str:
     """Name of a file's content: the first 128 bits of its SHA-256, in hexadecimal.
 
     A file that is moved or renamed keeps its id, and the id says nothing about the patient.
     """
-    return hashlib.sha256(content).hexdigest()[:32]
+    file = io.BytesIO(content) if isinstance(content, bytes) else content
+    return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
 def _holds_results(folder: Path, output: Path) -> bool:

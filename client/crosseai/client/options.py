@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from crosseai.client.credentials import TOKEN_VARIABLE, Credentials, read_token
+from crosseai.client.job import Engine
 from crosseai.imaging import DEFAULT_POLICY, ReadPolicy
 
 _FILE = click.Path(path_type=Path)
@@ -62,6 +63,32 @@ _SERVERS = (
 def server_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options; the command gets ``server``, ``model_version``, ``timeout_s`` and ``credentials``."""
     for option in reversed(_SERVERS):
+        command = option(command)
+    return command
+
+
+_ENGINE_OPTIONS = (
+    click.option(
+        "--engine",
+        type=click.Choice(get_args(Engine)),
+        default="local",
+        show_default=True,
+        help="Where files are decoded, and requests sent from: this process, or the workers of a Ray cluster "
+        "(pip install 'crosseai[ray]'), each of which must reach the files and --output by the same names.",
+    ),
+    click.option(
+        "--ray-address",
+        help="HOST:PORT of a Ray cluster, or auto for the one that this machine is part of.  "
+        "[default: one on this machine, for the time of the run]",
+    ),
+    click.option("--in-flight", type=int, help="Requests under way at a time, for each server.  [default: measured]"),
+    click.option("--decoders", type=int, help="Files decoded at a time.  [default: measured]"),
+)
+
+
+def engine_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options; the command gets ``engine``, ``ray_address``, ``in_flight`` and ``decoders``."""
+    for option in reversed(_ENGINE_OPTIONS):
         command = option(command)
     return command
 

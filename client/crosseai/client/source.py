@@ -12,6 +12,8 @@ from crosseai.client.discovery import discover, name_of
 from crosseai.client.storage import ImageFile, is_url, locate
 from crosseai.contract import InputError
 
+MANIFEST_SUFFIX = ".parquet"
+
 ROOT = "root"
 """Key of a manifest's metadata: the folder that its paths are relative to."""
 
@@ -108,4 +110,4 @@ def open_source(location: str | Path, output: Path) -> Source:
     if is_url(str(location)):
         raise InputError(f"{location}: expected a directory or a manifest; crosseai-client index makes one of a URL")
     path = Path(location)
-    return Manifest(path) if path.suffix == ".parquet" and not path.is_dir() else Directory(path, output)
+    return Manifest(path) if path.suffix == MANIFEST_SUFFIX and not path.is_dir() else Directory(path, output)

@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 import pyarrow as pa
 import pyarrow.fs as pa_fs
 
+from crosseai.client.discovery import discover, name_of
 from crosseai.contract import InputError, UnreadableImageError, UnsupportedImageError
 from crosseai.imaging import DEFAULT_POLICY, ReadPolicy, read_content
 
@@ -33,6 +34,26 @@ class ImageFile:
     name: str
     location: str
     image_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A file as a listing shows it.
+
+    Parameters
+    ----------
+    name
+        Relative to the listed folder.
+    location
+        Local path or URL.
+    bytes, modified_ns
+        Size, and nanoseconds since 1970; None where the storage does not say, or there is nothing to be read.
+    """
+
+    name: str
+    location: str
+    bytes: int | None
+    modified_ns: int | None
 
 
 def is_url(location: str) -> bool:
@@ -106,6 +127,42 @@ def open_filesystem(url: str) -> tuple[pa_fs.FileSystem, str]:
         raise InputError(f"{parts.scheme}://: expected no password in a URL, as results name it; use the environment")
     filesystem, root = _filesystem(urlunsplit(parts._replace(path="/")))
     return filesystem, f"{root.rstrip('/')}/{unquote(parts.path).strip('/')}"
+
+
+def list_files(root: str, output: Path) -> Iterator[Listed]:
+    """Every file below a local directory or a URL, in the order and with the exceptions of :func:`discover`.
+
+    Raises
+    ------
+    InputError
+        If there is no such directory.
+    """
+    if is_url(root):
+        yield from _list_remote(root)
+        return
+    for path in discover(Path(root), output):
+        try:
+            status = path.stat()
+        except OSError:
+            yield Listed(name_of(path, Path(root)), str(path), None, None)
+        else:
+            yield Listed(name_of(path, Path(root)), str(path), status.st_size, status.st_mtime_ns)
+
+
+def _list_remote(root: str) -> Iterator[Listed]:
+    filesystem, top = open_filesystem(root)
+    folders = [top]
+    while folders:
+        try:
+            infos = filesystem.get_file_info(pa_fs.FileSelector(folders.pop()))
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(f"{root}: cannot be listed: {error}") from error
+        infos = sorted((info for info in infos if not info.base_name.startswith(".")), key=lambda info: info.base_name)
+        for info in infos:
+            if info.is_file:
+                name = info.path.removeprefix(top).lstrip("/")
+                yield Listed(name, locate(root, name), info.size, info.mtime_ns)
+        folders += reversed([info.path for info in infos if info.type is pa_fs.FileType.Directory])
 
 
 @lru_cache
