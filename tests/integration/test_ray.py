@@ -1,0 +1,188 @@
+"""Runs on a Ray cluster of this machine, against the real embedded Triton."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from crosseai.client import score_directory
+from crosseai.client.index import write_index
+from crosseai.client.pipeline import GROUP_BATCHES
+from crosseai.contract import InputError
+from tests.integration.test_nothing_lost import write_images
+
+pytest.importorskip("ray", reason="Ray is not installed")
+
+RUN = (sys.executable, "-m", "crosseai.client.cli", "run")
+COUNT, BATCH = 1000, 2
+GROUPS = COUNT // (GROUP_BATCHES * BATCH)
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of images, some of them broken, one changed since it was listed and one gone."""
+    folder = tmp_path_factory.mktemp("archive")
+    images = write_images(folder / "images", COUNT)
+    for number in range(0, COUNT, 37):
+        (images / f"{number:04d}.png").write_bytes(b"broken")
+    write_index(images, folder / "m.parquet")
+    shutil.copy(images / "0001.png", images / "0002.png")
+    (images / "0003.png").unlink()
+    return folder / "m.parquet"
+
+
+@pytest.fixture(scope="module")
+def expected(manifest: Path, tiny_server: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a local run gives."""
+    output = tmp_path_factory.mktemp("local")
+    score_directory(manifest, output, server=tiny_server, explain="top:1", batch_size=BATCH)
+    return output
+
+
+def rows(output: Path, table: str) -> list[dict]:
+    found = pq.read_table(output / f"{table}.parquet").to_pylist()
+    paths = {row["image_id"]: row["path"] for row in pq.read_table(output / "predictions.parquet").to_pylist()}
+    return sorted(found, key=lambda row: (paths[row["image_id"]], row.get("path"), row.get("disease")))
+
+
+def errors(output: Path) -> list[dict]:
+    return sorted(map(json.loads, (output / "errors.jsonl").read_text().splitlines()), key=lambda row: row["path"])
+
+
+def assert_same_outcomes(output: Path, expected: Path) -> None:
+    """Row by row, but for the last bits of numbers, which depend on the images that share a batch."""
+    assert errors(output) == errors(expected)
+    for table in ("predictions", "boxes"):
+        found, wanted = rows(output, table), rows(expected, table)
+        assert len(found) == len(wanted)
+        for one, other in zip(found, wanted, strict=True):
+            assert one == {
+                name: pytest.approx(value, rel=1e-4) if isinstance(value, float) else value
+                for name, value in other.items()
+            }
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """Home and folder for temporary files of a run; its name is short, as Ray makes sockets in it."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def start(manifest: Path, output: Path, server: str, scratch: Path, *options: str) -> "subprocess.Popen[str]":
+    command = [*RUN, manifest, "--output", output, "--server", server, "--explain", "top:1", "--batch-size", BATCH]
+    return subprocess.Popen(
+        [*map(str, command), "--engine", "ray", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TMPDIR": str(scratch), "HOME": str(scratch)},
+    )
+
+
+def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def shards(output: Path) -> int:
+    return len(list(output.glob(".journal/*.jsonl")))
+
+
+def workers(process: "subprocess.Popen[str]") -> list[psutil.Process]:
+    children = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in children if "MapWorker" in " ".join(child.cmdline())]
+
+
+def test_a_manifest_scored_locally(expected: Path) -> None:
+    """The file that changed since it was indexed fails, and so does the one that is gone."""
+    failed = {row["path"]: row for row in errors(expected)}
+    assert len(rows(expected, "predictions")) == COUNT - len(failed)
+    assert failed.keys() == {f"{number:04d}.png" for number in (*range(0, COUNT, 37), 2, 3)}
+    assert "expected the content that was indexed" in failed["0002.png"]["message"]
+    assert "expected a regular file" in failed["0003.png"]["message"]
+    assert {row["stage"] for row in failed.values()} == {"read"}
+
+
+def test_a_worker_is_killed(manifest: Path, expected: Path, tiny_server: str, scratch: Path, tmp_path: Path) -> None:
+    """Outcomes, exit status and files are those of a local run; the command leaves no process and no folder behind."""
+    process = start(manifest, tmp_path / "out", tiny_server, scratch, "--write", "overlay")
+    wait_for(lambda: shards(tmp_path / "out") > 0, process)
+    tree = psutil.Process(process.pid).children(recursive=True)
+    workers(process)[0].kill()
+    assert shards(tmp_path / "out") < GROUPS
+    stdout, stderr = process.communicate(timeout=180)
+    assert process.returncode == 1, stderr
+    assert_same_outcomes(tmp_path / "out", expected)
+    assert f"{len(rows(expected, 'predictions'))} scored" in stdout
+    assert len(list((tmp_path / "out/overlays").iterdir())) == len(
+        {row["image_id"] for row in rows(expected, "predictions")}
+    )
+    manifest_of_run = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert manifest_of_run["status"] == "complete"
+    _, alive = psutil.wait_procs(tree, timeout=30)
+    assert not alive
+    assert not list(scratch.iterdir())
+
+
+def test_the_driver_is_killed_and_started_again(
+    manifest: Path, expected: Path, tiny_server: str, scratch: Path, tmp_path: Path
+) -> None:
+    """What was recorded is not scored again, by Ray or here, and nothing is lost."""
+    output = tmp_path / "out"
+    process = start(manifest, output, tiny_server, scratch)
+    wait_for(lambda: shards(output) > 1, process)
+    working = workers(process)
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(working, timeout=60)
+    assert not alive, "workers end with the driver; Ray's agents look for it for another minute"
+    assert shards(output) < GROUPS
+    again = start(manifest, output, tiny_server, scratch)
+    _, stderr = again.communicate(timeout=180)
+    assert again.returncode == 1, stderr
+    assert_same_outcomes(output, expected)
+    lines = [json.loads(line) for part in sorted(output.glob(".journal/*.jsonl")) for line in part.open()]
+    assert len({line["path"] for line in lines}) == len(lines) == COUNT
+    assert score_directory(manifest, output, server=tiny_server, explain="top:1", batch_size=BATCH).scored_now == 0, (
+        "the engine is no part of the configuration"
+    )
+
+
+def test_interrupted(manifest: Path, tiny_server: str, scratch: Path, tmp_path: Path) -> None:
+    """SIGTERM leaves tables of what was scored, and no process."""
+    output = tmp_path / "out"
+    process = start(manifest, output, tiny_server, scratch)
+    wait_for(lambda: shards(output) > 0, process)
+    tree = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130, stderr
+    assert "the same command continues" in stderr
+    assert 0 < len(rows(output, "predictions")) < COUNT
+    assert json.loads((output / "manifest.json").read_text())["status"] == "partial"
+    _, alive = psutil.wait_procs(tree, timeout=30)
+    assert not alive
+    assert not list(scratch.iterdir())
+
+
+def test_arguments_that_do_not_go_together(manifest: Path, tmp_path: Path) -> None:
+    for options, message in (
+        ({"ray_address": "auto"}, "engine 'ray'"),
+        ({"engine": "ray", "ray_address": "auto"}, "no cluster reaches an embedded one"),
+    ):
+        with pytest.raises(InputError, match=message):
+            score_directory(manifest, tmp_path / "out", **options)
