@@ -7,7 +7,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
+from typing import Self, get_args
 
 import numpy as np
 import pydicom
@@ -18,6 +18,7 @@ from dicomweb_client import DICOMwebClient
 from crosseai.client import push as push_module
 from crosseai.client.credentials import Credentials
 from crosseai.client.formats.dicom import write_dicom_objects
+from crosseai.client.formats.dicom_context import DicomObject
 from crosseai.client.push import PushSummary, push
 from crosseai.contract import Finding, ImageResult, InputError, ModelIdentity, ServerUnavailable
 from crosseai.training.phantoms import write_phantoms
@@ -25,15 +26,16 @@ from crosseai.training.phantoms import write_phantoms
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 # pynetdicom leaves the socket of a refused connection to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored.*socket:pytest.PytestUnraisableExceptionWarning")
-KINDS = ("dicom-sr", "gsps", "secondary-capture")
+KINDS = get_args(DicomObject)
 
 
 class Orthanc:
     """An archive of its own on free ports of the loopback."""
 
-    def __init__(self, folder: Path, tls: Path | None = None) -> None:
+    def __init__(self, folder: Path, tls: Path | None = None, web_tls: Path | None = None) -> None:
         self.http_port, self.dicom_port = (_free_port() for _ in range(2))
-        self.url = f"http://127.0.0.1:{self.http_port}"
+        self.url = f"http{'' if web_tls is None else 's'}://127.0.0.1:{self.http_port}"
+        self._verify = True if web_tls is None else str(web_tls / "ca.crt")
         self._log = folder / "orthanc.log"
         self._configuration = folder / "orthanc.json"
         configuration = {
@@ -52,6 +54,10 @@ class Orthanc:
                 "DicomTlsPrivateKey": str(tls / "server.key"),
                 "DicomTlsTrustedCertificates": str(tls / "ca.crt"),
             }
+        if web_tls is not None:
+            pem = folder / "server.pem"
+            pem.write_bytes((web_tls / "server.crt").read_bytes() + (web_tls / "server.key").read_bytes())
+            configuration |= {"SslEnabled": True, "SslCertificate": str(pem)}
         self._configuration.write_text(json.dumps(configuration))
 
     def __enter__(self) -> Self:
@@ -61,7 +67,7 @@ class Orthanc:
             if self._process.poll() is not None:
                 raise RuntimeError(self._log.read_text())
             try:
-                requests.get(f"{self.url}/system", timeout=5)
+                requests.get(f"{self.url}/system", timeout=5, verify=self._verify)
             except requests.ConnectionError:
                 time.sleep(0.1)
             else:
@@ -74,7 +80,7 @@ class Orthanc:
 
     def instances(self) -> list[str]:
         """Orthanc's own names of what it holds."""
-        return list(requests.get(f"{self.url}/instances", timeout=10).json())
+        return list(requests.get(f"{self.url}/instances", timeout=10, verify=self._verify).json())
 
 
 def _free_port() -> int:
@@ -93,14 +99,22 @@ def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run over two phantoms, each with a finding: six DICOM objects."""
+    """The folder of a run over two phantoms, each with a finding: eight DICOM objects."""
     folder = tmp_path_factory.mktemp("run")
     write_phantoms(folder / "in", count=2, seed=5, size=128, image_format="dicom")
     for path in sorted(folder.rglob("*.dcm")):
         findings = (Finding("Mass", 0.75, (10, 20, 100, 120), (1, 2, 3, 4), 120.5),)
         result = ImageResult(path.stem, path.name, 128, 128, "7", {"Mass": 0.75}, {"Mass": True}, findings)
         model = ModelIdentity("crosseai", "7", "ab" * 32)
-        write_dicom_objects(path, folder / "out", KINDS, result, model, lambda: np.zeros((128, 128, 3), np.uint8))
+        write_dicom_objects(
+            path,
+            folder / "out",
+            KINDS,
+            result,
+            model,
+            lambda: np.zeros((128, 128, 3), np.uint8),
+            lambda: [np.ones((32, 32), np.float32)],
+        )
     return folder / "out"
 
 
@@ -121,10 +135,10 @@ def test_what_was_sent_comes_back_as_it_was_and_is_sent_once(
     orthanc: Orthanc, output: Path, files: list[Path], protocol: str
 ) -> None:
     archive = destination(orthanc, protocol)
-    assert push(files, output, archive) == PushSummary(sent=6, earlier=0, refused={})
-    assert push(files, output, archive) == PushSummary(sent=0, earlier=6, refused={})
+    assert push(files, output, archive) == PushSummary(sent=8, earlier=0, refused={})
+    assert push(files, output, archive) == PushSummary(sent=0, earlier=8, refused={})
     (output / push_module.SENT).unlink()  # as if we had been killed before we noted it
-    assert push(files, output, archive).sent == len(orthanc.instances()) == len(files) == 6
+    assert push(files, output, archive).sent == len(orthanc.instances()) == len(files) == 8
     web = DICOMwebClient(f"{orthanc.url}/dicom-web")
     for file in files:
         sent = pydicom.dcmread(file)
@@ -146,7 +160,7 @@ def test_an_archive_that_comes_up_late_is_waited_for(
 
     monkeypatch.setattr(push_module.time, "sleep", start_at_the_second_pause)
     try:
-        assert push(files, output, destination(late, "c-store")).sent == 6
+        assert push(files, output, destination(late, "c-store")).sent == 8
     finally:
         late.__exit__()
     assert pauses[1] > 0
@@ -160,7 +174,7 @@ def test_an_archive_that_stays_away_is_an_error_and_loses_nothing(
     for nobody in (f"http://127.0.0.1:{_free_port()}/dicom-web", f"dicom://X@127.0.0.1:{_free_port()}"):
         with pytest.raises(ServerUnavailable, match="5 attempts failed"):
             push(files, output, nobody)
-    assert push(files, output, destination(orthanc, "dicomweb")) == PushSummary(sent=4, earlier=2, refused={})
+    assert push(files, output, destination(orthanc, "dicomweb")) == PushSummary(sent=6, earlier=2, refused={})
 
 
 def test_an_object_that_is_refused_stops_no_other(orthanc: Orthanc, output: Path, files: list[Path]) -> None:
@@ -172,7 +186,7 @@ def test_an_object_that_is_refused_stops_no_other(orthanc: Orthanc, output: Path
         summary = push([foreign, *files], output, destination(orthanc, "c-store"))
     finally:
         foreign.unlink()
-    assert summary.sent == 6
+    assert summary.sent == 8
     assert list(summary.refused) == ["dicom-sr/foreign.dcm"]
 
 
@@ -189,8 +203,23 @@ def test_c_store_over_tls_with_both_certificates(tmp_path: Path, output: Path, f
     with Orthanc(tmp_path, tls=tmp_path) as orthanc:
         archive = f"dicom-tls://ORTHANC@127.0.0.1:{orthanc.dicom_port}"
         ours = Credentials(ca=tmp_path / "ca.crt", certificate=tmp_path / "client.crt", key=tmp_path / "client.key")
-        assert push(files, output, archive, credentials=ours).sent == 6
-        assert len(orthanc.instances()) == 6
+        assert push(files, output, archive, credentials=ours).sent == 8
+        assert len(orthanc.instances()) == 8
+
+
+def test_dicomweb_over_tls(tmp_path: Path, output: Path, files: list[Path]) -> None:
+    if shutil.which("Orthanc") is None or not PLUGIN.exists() or shutil.which("openssl") is None:
+        pytest.skip("Orthanc or openssl is not installed (Debian: orthanc, orthanc-dicomweb, openssl)")
+    make_certificates(tmp_path)
+    with Orthanc(tmp_path, web_tls=tmp_path) as orthanc:
+        ours = Credentials(ca=tmp_path / "ca.crt")
+        assert push(files, output, f"{orthanc.url}/dicom-web", credentials=ours).sent == 8
+        assert len(orthanc.instances()) == 8
+
+
+def test_a_token_is_never_sent_unencrypted(output: Path, files: list[Path]) -> None:
+    with pytest.raises(InputError, match="never sent unencrypted"):
+        push(files, output, "http://pacs.invalid/dicom-web", credentials=Credentials(token="x"))  # noqa: S106 - no token
 
 
 def make_certificates(folder: Path) -> None:

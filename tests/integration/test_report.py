@@ -8,6 +8,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import axe_core_python
 import cv2
 import numpy as np
 import pytest
@@ -348,6 +349,50 @@ return low;
 """
 
 
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_axe_finds_no_violation(browser: webdriver.Chrome, small: Path, dark: bool) -> None:
+    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+    for link in ("", "#image=" + "1".rjust(32, "0")):
+        visit(browser, small, link)
+        if link:
+            wait_for(browser, "view.mask !== null")
+        else:
+            browser.execute_script("byId('images').scrollIntoView()")
+            wait_for(browser, "document.querySelector('.tile') !== null")
+        browser.execute_script((Path(axe_core_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8"))
+        found = browser.execute_async_script(
+            "const done = arguments[1];"
+            "axe.run(document, {runOnly: {type: 'tag', values: arguments[0]}}).then((found) => done(found.violations))",
+            RULES,
+        )
+        assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found] == []
+
+
+BORDERS = """
+const luminance = (colour) => colour.match(/[\\d.]+/g).slice(0, 3).map((c) => c / 255)
+  .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+  .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+return [...document.querySelectorAll("input:not([type=range]):not([type=radio]):not([type=checkbox]), select")]
+  .filter((node) => node.checkVisibility()).map((node) => {
+    const style = getComputedStyle(node), [a, b] = [style.borderTopColor, style.backgroundColor].map(luminance);
+    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  });
+"""
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_edges_of_fields_can_be_seen(browser: webdriver.Chrome, small: Path, dark: bool) -> None:
+    visit(browser, small)
+    browser.execute_script("setTheme(arguments[0])", dark)
+    contrasts = browser.execute_script(BORDERS)  # WCAG 1.4.11
+    assert len(contrasts) >= 5
+    assert min(contrasts) >= 3
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_accessible(browser: webdriver.Chrome, small: Path, dark: bool) -> None:
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
@@ -362,7 +407,11 @@ def test_accessible(browser: webdriver.Chrome, small: Path, dark: bool) -> None:
     assert [node.tag_name for node in browser.execute_script(CONTROLS) if not node.accessible_name] == []
     browser.find_element(By.ID, "close").click()
     browser.find_element(By.ID, "theme").click()
-    assert browser.execute_script("return document.documentElement.dataset.theme") != scheme["value"]
+    chosen = browser.execute_script("return document.documentElement.dataset.theme")
+    assert chosen != scheme["value"]
+    visit(browser, small)
+    assert browser.execute_script("return document.documentElement.dataset.theme") == chosen, "the choice is kept"
+    browser.execute_script("localStorage.clear()")
 
 
 def test_print(browser: webdriver.Chrome, small: Path) -> None:

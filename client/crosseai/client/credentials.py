@@ -51,7 +51,7 @@ class Credentials:
         if not encrypted:
             if self.has_files:
                 raise InputError(f"server {address}: expected grpcs://HOST:PORT together with TLS files, found grpc://")
-            if self.token is not None and not _is_loopback(address):
+            if self.token is not None and not is_loopback(address.rpartition(":")[0].strip("[]")):
                 raise InputError(
                     f"server {address}: expected grpcs://HOST:PORT, as a token is never sent unencrypted; found grpc://"
                 )
@@ -101,8 +101,8 @@ def _pem(file: Path | None, kind: str) -> bytes | None:
     return content
 
 
-def _is_loopback(address: str) -> bool:
-    host = address.rpartition(":")[0].strip("[]")
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, by its name or address."""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:

@@ -1,5 +1,6 @@
 """Pictures of scored images: overlays and panels."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -9,17 +10,25 @@ import numpy.typing as npt
 
 from crosseai.client.files import atomic_path
 from crosseai.client.findings import ExplanationMaps, ScoredImage
-from crosseai.contract import Box, BoxParameters, Finding, OutputError, box_preset
+from crosseai.client.ground_truth import GroundTruth
+from crosseai.contract import Box, BoxParameters, OutputError, box_preset
 from crosseai.imaging import Radiograph, box_to_image_px, draw_overlay
 from crosseai.postproc import fuse, localize
 
-Picture: TypeAlias = Literal["overlay", "panel"]
+Picture: TypeAlias = Literal["overlay", "panel", "panel-pdf"]
+
+_PANELS: Mapping[Picture, Literal["png", "pdf"]] = {"panel": "png", "panel-pdf": "pdf"}
 
 
 def write_pictures(
-    image: ScoredImage, radiograph: Radiograph, folder: Path, pictures: tuple[Picture, ...], boxes: BoxParameters
+    image: ScoredImage,
+    radiograph: Radiograph,
+    folder: Path,
+    pictures: tuple[Picture, ...],
+    boxes: BoxParameters,
+    truth: GroundTruth | None,
 ) -> None:
-    """Write ``overlays/ID.png`` and one ``panels/ID_DISEASE.png`` a finding; ID is the image's id.
+    """Write ``overlays/ID.png`` and one ``panels/ID_DISEASE.png`` or ``.pdf`` a finding; ID is the image's id.
 
     Raises
     ------
@@ -28,10 +37,14 @@ def write_pictures(
     """
     if "overlay" in pictures:
         _write_overlay(image, radiograph, _subfolder(folder, "overlays"))
-    if "panel" in pictures:
-        panels = _subfolder(folder, "panels")
-        for finding, maps in zip(image.result.findings, image.maps, strict=True):
-            _write_panel(image, radiograph, finding, maps, boxes, panels)
+    panels = [suffix for name, suffix in _PANELS.items() if name in pictures]
+    if panels:
+        _write_panels(image, radiograph, _subfolder(folder, "panels"), panels, boxes, truth)
+
+
+def fused_maps(image: ScoredImage, boxes: BoxParameters) -> list[npt.NDArray[np.float32]]:
+    """The fused map of each finding, float32 ``[S, S]``, 0..255."""
+    return [fuse(maps.heatmap, maps.gradient_map, **boxes.fusion_keywords()) for maps in image.maps]
 
 
 def _subfolder(folder: Path, name: str) -> Path:
@@ -52,28 +65,33 @@ def _write_overlay(image: ScoredImage, radiograph: Radiograph, folder: Path) -> 
         partial.write_bytes(png.tobytes())
 
 
-def _write_panel(
+def _write_panels(
     image: ScoredImage,
     radiograph: Radiograph,
-    finding: Finding,
-    maps: ExplanationMaps,
-    parameters: BoxParameters,
     folder: Path,
+    suffixes: list[Literal["png", "pdf"]],
+    boxes: BoxParameters,
+    truth: GroundTruth | None,
 ) -> None:
     from crosseai.imaging.panel import draw_panel, encode_panel  # imports Matplotlib, which most runs do not need
 
-    panel = draw_panel(
-        radiograph,
-        maps.heatmap,
-        maps.gradient_map,
-        fuse(maps.heatmap, maps.gradient_map, **parameters.fusion_keywords()),
-        finding,
-        model_version=image.result.model_version,
-        parameters=parameters,
-        heatmap_box=_heatmap_box(image, maps),
-    )
-    with atomic_path(folder / f"{image.result.image_id}_{finding.disease}.png") as partial:
-        partial.write_bytes(encode_panel(panel))
+    result = image.result
+    for finding, maps, fused in zip(result.findings, image.maps, fused_maps(image, boxes), strict=True):
+        panel = draw_panel(
+            radiograph,
+            maps.heatmap,
+            maps.gradient_map,
+            fused,
+            finding,
+            model_version=result.model_version,
+            parameters=boxes,
+            ground_truth=() if truth is None else truth.of(result, finding.disease),
+            heatmap_box=_heatmap_box(image, maps),
+        )
+        for suffix in suffixes:
+            name = f"{result.image_id}_{finding.disease.replace('/', '-')}.{suffix}"
+            with atomic_path(folder / name) as partial:
+                partial.write_bytes(encode_panel(panel, suffix))
 
 
 def _heatmap_box(image: ScoredImage, maps: ExplanationMaps) -> Box:

@@ -20,12 +20,13 @@ from pydicom.uid import (
     Comprehensive3DSRStorage,
     ExplicitVRLittleEndian,
     GrayscaleSoftcopyPresentationStateStorage,
+    ParametricMapStorage,
     SecondaryCaptureImageStorage,
 )
 from pynetdicom import AE
 from pynetdicom.association import Association
 
-from crosseai.client.credentials import NO_CREDENTIALS, Credentials
+from crosseai.client.credentials import NO_CREDENTIALS, Credentials, is_loopback
 from crosseai.contract import InputError, OutputError, ServerUnavailable
 
 ATTEMPTS = 5
@@ -36,6 +37,7 @@ STORAGE_CLASSES = (
     Comprehensive3DSRStorage,
     GrayscaleSoftcopyPresentationStateStorage,
     SecondaryCaptureImageStorage,
+    ParametricMapStorage,
 )
 for _name in ("pynetdicom", "retrying"):  # what they log of an attempt that failed, our error says at the last one
     logging.getLogger(_name).addHandler(logging.NullHandler())
@@ -92,7 +94,7 @@ def push(
     Raises
     ------
     InputError
-        If the destination is none.
+        If the destination is none, or a token would travel to it unencrypted.
     ServerUnavailable
         If the archive cannot be reached after several attempts; what it took is noted.
     OutputError
@@ -153,6 +155,8 @@ def check_destination(destination: str) -> SplitResult:
 def _connect(destination: str, credentials: Credentials, timeout_s: float) -> AbstractContextManager[_Archive]:
     url = check_destination(destination)
     if url.scheme in DICOMWEB:
+        if url.scheme == "http" and credentials.token is not None and not is_loopback(url.hostname or ""):
+            raise InputError(f"archive {destination}: expected https://, as a token is never sent unencrypted")
         return _dicomweb(destination, credentials, timeout_s)
     return _dimse(url, credentials, timeout_s)
 

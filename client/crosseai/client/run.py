@@ -176,7 +176,7 @@ class Run:
             counts = self._write_tables()
             self._write_manifest(status, asdict(counts))
             if self._outputs.html:
-                write_report(self._output)
+                write_report(self._output, self._outputs.truth.path if self._outputs.truth else None)
         return RunSummary(
             self._output,
             self._servers.model.version,

@@ -56,7 +56,7 @@ def draw_overlay(radiograph: Radiograph, findings: Sequence[Finding], *, model_v
 def _outline(canvas: npt.NDArray[np.uint8], box_image_px: Box, colour: Rgb, size: int) -> None:
     """The box's edge, just inside it, between black ones that set it off from bright bone."""
     x0, y0, x1, y1 = box_image_px
-    width, margin = max(1, round(size / 8)), max(1, round(size / 16))
+    width, margin = max(2, round(size / 8)), max(1, round(size / 16))
     for inset, shade in ((0, _BLACK), (margin, colour), (margin + width, _BLACK)):
         line = width if shade == colour else margin
         for edge in range(inset, inset + line):

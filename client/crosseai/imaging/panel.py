@@ -1,11 +1,13 @@
 """How a box came about, in one row of pictures: figure 3 of the CrossEAI paper (arXiv 2310.19835)."""
 
 import io
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -19,14 +21,18 @@ from crosseai.imaging.overlay import NOTICE
 from crosseai.imaging.preprocess import to_display
 from crosseai.imaging.radiograph import Radiograph
 
+PanelFormat: TypeAlias = Literal["png", "pdf"]
+
 _LineStyle: TypeAlias = str | tuple[int, tuple[int, int]]
+
+rcParams["pdf.fonttype"] = 42  # TrueType: journals refuse Matplotlib's default, Type 3
 
 _DPI = 200
 _COLOURS = "inferno"  # perceptually uniform, and black where nothing was found
 _GRAY = "0.35"
 
 # Colours of Okabe and Ito: told apart with every common colour blindness.
-_FUSED_MAP = "#009E73"
+_FUSED_MAP = "#E69F00"
 _HEATMAP_ONLY = "#56B4E9"
 _RADIOLOGIST = "white"
 
@@ -46,7 +52,7 @@ def draw_panel(
     *,
     model_version: str,
     parameters: BoxParameters,
-    ground_truth: Box | None = None,
+    ground_truth: Sequence[tuple[float, float, float, float]] = (),
     heatmap_box: Box | None = None,
 ) -> Figure:
     """Radiograph, heat map, gradient map, fused map and box of one finding, side by side.
@@ -59,9 +65,9 @@ def draw_panel(
     radiograph
         The image as it was read.
     heatmap
-        Grad-CAM++ heat map, float32, shape ``(h, w)``, unscaled.
+        Heat map, float32, shape ``(h, w)``, unscaled.
     gradient_map
-        Guided gradient map, uint8, shape ``(S, S)``.
+        Gradient map, uint8, shape ``(S, S)``.
     fused
         Fused map, float32, shape ``(S, S)``, 0..255.
     finding
@@ -71,7 +77,7 @@ def draw_panel(
     parameters
         Parameters of the box algorithm.
     ground_truth
-        Box drawn by a radiologist, in image pixels, where there is one.
+        Boxes drawn by radiologists, ``(x0, y0, x1, y1)`` in image pixels.
     heatmap_box
         Box that the heat map alone gives, in image pixels, for comparison.
 
@@ -96,18 +102,23 @@ def draw_panel(
         _outline(axis, heatmap_box, "heat map only", _HEATMAP_ONLY, (0, (3, 2)))
     for axis in (axes[3], axes[4]):
         _outline(axis, finding.box_image_px, "fused map", _FUSED_MAP)
-    _outline(axes[4], ground_truth, "radiologist", _RADIOLOGIST)
+    for box in ground_truth:
+        _outline(axes[4], box, "radiologist", _RADIOLOGIST)
     _add_colour_scale(figure, axes[1], axes[3])
     _add_legend(figure, axes[4])
     _add_captions(figure, axes, finding, parameters, model_version)
     return figure
 
 
-def encode_panel(panel: Figure) -> bytes:
-    """A panel as the content of a PNG file."""
-    png = io.BytesIO()
-    panel.savefig(png, format="png", dpi=_DPI, pil_kwargs={"compress_level": 3})
-    return png.getvalue()
+def encode_panel(panel: Figure, file_format: PanelFormat = "png") -> bytes:
+    """A panel as the content of a file: a PNG, or a PDF whose text and lines are not pixels."""
+    content = io.BytesIO()
+    options: dict[str, Any] = {
+        "png": {"pil_kwargs": {"compress_level": 3}},
+        "pdf": {"metadata": {"CreationDate": None}},
+    }
+    panel.savefig(content, format=file_format, dpi=_DPI, **options[file_format])
+    return content.getvalue()
 
 
 def _row_of_pictures(aspect: float) -> tuple[Figure, list[Axes]]:
@@ -141,7 +152,9 @@ def _scaled(heatmap: npt.NDArray[np.float32], shape: tuple[int, ...]) -> npt.NDA
     return (enlarged - low) * (255 / span) if span > 0 else np.zeros_like(enlarged)
 
 
-def _outline(axis: Axes, box_image_px: Box | None, label: str, colour: str, style: _LineStyle = "-") -> None:
+def _outline(
+    axis: Axes, box_image_px: tuple[float, ...] | None, label: str, colour: str, style: _LineStyle = "-"
+) -> None:
     if box_image_px is None or box_image_px == NO_BOX:
         return
     x0, y0, x1, y1 = box_image_px
@@ -169,9 +182,9 @@ def _add_colour_scale(figure: Figure, first: Axes, last: Axes) -> None:
 def _add_legend(figure: Figure, axis: Axes) -> None:
     """Name the boxes of a picture below it."""
     lines = [
-        Line2D([], [], color=box.get_edgecolor(), linestyle=box.get_linestyle(), linewidth=1.5, label=box.get_label(),
+        Line2D([], [], color=box.get_edgecolor(), linestyle=box.get_linestyle(), linewidth=1.5, label=label,
                path_effects=box.get_path_effects())
-        for box in axis.patches
+        for label, box in {box.get_label(): box for box in axis.patches}.items()
     ]  # fmt: skip
     corner = (axis.get_position().x1, (_BOTTOM - 0.02) / figure.get_figheight())
     figure.legend(
@@ -185,8 +198,8 @@ def _add_captions(
 ) -> None:
     titles = (
         "Radiograph",
-        "Heat map (Grad-CAM++)",
-        "Gradient map (guided)",
+        "Heat map",
+        "Gradient map",
         f"Fused, {parameters.t:.0%} heat map",
         "Box on the radiograph" if finding.box_image_px != NO_BOX else "No box",
     )

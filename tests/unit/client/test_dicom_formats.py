@@ -1,13 +1,17 @@
 """DICOM objects made of results, in the eyes of pydicom, dcmtk and dicom3tools."""
 
+import copy
 import shutil
 import subprocess
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
+import highdicom as hd
 import numpy as np
+import numpy.typing as npt
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
@@ -16,6 +20,7 @@ from crosseai.client.formats.dicom import write_dicom_objects
 from crosseai.client.formats.dicom_context import DicomObject, read_context
 from crosseai.client.formats.dicom_sr import structured_report
 from crosseai.client.formats.gsps import presentation_state
+from crosseai.client.formats.parametric_map import parametric_map
 from crosseai.client.formats.secondary_capture import secondary_capture
 from crosseai.contract import NO_BOX, Finding, ImageResult, ModelIdentity, UnsupportedImageError
 from crosseai.training.phantoms import write_phantoms
@@ -32,10 +37,20 @@ def overlay(context: Dataset, result: ImageResult, model: ModelIdentity) -> Data
     return secondary_capture(context, result, model, pixels)
 
 
+def fused_maps(context: Dataset, result: ImageResult, model: ModelIdentity) -> Dataset | None:
+    return parametric_map(context, result, model, random_maps(len(result.findings)))
+
+
+def random_maps(count: int) -> list[npt.NDArray[np.float32]]:
+    rng = np.random.default_rng(count)
+    return [255 * rng.random((64, 64), np.float32) for _ in range(count)]
+
+
 FORMATS: dict[str, Make] = {
     "dicom-sr": structured_report,
     "gsps": presentation_state,
     "secondary-capture": overlay,
+    "parametric-map": fused_maps,
 }
 
 
@@ -123,6 +138,57 @@ def test_the_capture_shows_the_overlay(context: Dataset) -> None:
     assert capture.pixel_array.sum() == 255 + 128
 
 
+def test_the_maps_come_back_and_cover_the_radiograph(context: Dataset, tmp_path: Path) -> None:
+    make("parametric-map", context, NoBox=NO_BOX, **BOXES).save_as(tmp_path / "map.dcm", enforce_file_format=True)
+    dataset = pydicom.dcmread(tmp_path / "map.dcm")
+    np.testing.assert_array_equal(dataset.pixel_array, random_maps(4)[1:])
+    image = hd.pm.ParametricMap.from_dataset(dataset)
+    for number, (disease, expected) in enumerate(zip(BOXES, random_maps(4)[1:], strict=True)):
+        (mapping,) = image.PerFrameFunctionalGroupsSequence[number].RealWorldValueMappingSequence
+        assert (mapping.LUTLabel, mapping.MeasurementUnitsCodeSequence[0].CodeValue) == (disease, "1")
+        np.testing.assert_array_equal(image.get_frame(number + 1, apply_real_world_transform=True), expected)
+    (measures,) = image.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    size_mm = np.multiply(measures.PixelSpacing, (image.Rows, image.Columns))
+    np.testing.assert_allclose(size_mm, np.multiply(context.ImagerPixelSpacing, (context.Rows, context.Columns)))
+    assert image.ContentQualification == "RESEARCH"
+    assert image.SourceImageSequence[0].ReferencedSOPInstanceUID == context.SOPInstanceUID
+
+
+@pytest.mark.parametrize(
+    ("attributes", "orientation", "millimetres"),
+    [
+        ({"PatientOrientation": ["R", "F"]}, [-1, 0, 0, 0, 0, -1], 256 * 1.6796875),
+        ({"PatientOrientation": ["A", "FR"]}, [0, -1, 0, 0, 0, -1], 256 * 1.6796875),
+        ({"PatientOrientation": ["L", "R"]}, [1, 0, 0, 0, 0, -1], 256 * 1.6796875),
+        ({"PatientOrientation": None}, [1, 0, 0, 0, 0, -1], 256 * 1.6796875),
+        ({"ImagerPixelSpacing": None}, [1, 0, 0, 0, 0, -1], 256),
+        ({"PixelSpacing": [0, 0]}, [1, 0, 0, 0, 0, -1], 256),
+        ({"PixelSpacing": [2, 2]}, [1, 0, 0, 0, 0, -1], 512),
+    ],
+)
+def test_the_plane_of_a_map_is_that_of_the_radiograph(
+    context: Dataset, attributes: dict[str, object], orientation: list[int], millimetres: float
+) -> None:
+    header = copy.deepcopy(context)
+    header.PatientOrientation = ["L", "F"]
+    for keyword, value in attributes.items():
+        setattr(header, keyword, value)
+    shared = make("parametric-map", header, **BOXES).SharedFunctionalGroupsSequence[0]
+    assert shared.PlaneOrientationSequence[0].ImageOrientationPatient == orientation
+    assert 64 * shared.PixelMeasuresSequence[0].PixelSpacing[0] == pytest.approx(millimetres)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_last_bits_make_no_other_object(name: str, context: Dataset) -> None:
+    result = result_for(context, **BOXES)
+    shaken = replace(result, findings=tuple(replace(f, probability=f.probability + 1e-7) for f in result.findings))
+    one, other = (FORMATS[name](context, r, MODEL) for r in (result, shaken))
+    assert one is not None
+    assert other is not None
+    assert one.SOPInstanceUID == other.SOPInstanceUID
+    assert one.get("ContentSequence") == other.get("ContentSequence")
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_uids_repeat_for_the_same_findings_and_only_for_them(name: str, context: Dataset) -> None:
     first, again, other = (make(name, context, **boxes) for boxes in (BOXES, BOXES, {"Mass": (1, 2, 3, 4)}))
@@ -161,7 +227,9 @@ def test_an_image_that_nothing_can_refer_to_is_refused(radiograph: Path, tmp_pat
 def write_all(radiograph: Path, output: Path) -> list[Path]:
     header = pydicom.dcmread(radiograph, stop_before_pixels=True)
     pixels = np.zeros((header.Rows, header.Columns, 3), np.uint8)
-    write_dicom_objects(radiograph, output, get_args(DicomObject), result_for(header, **BOXES), MODEL, lambda: pixels)
+    result = result_for(header, **BOXES)
+    kinds, maps = get_args(DicomObject), random_maps(len(BOXES))
+    write_dicom_objects(radiograph, output, kinds, result, MODEL, lambda: pixels, lambda: maps)
     return sorted(output.rglob("*.dcm"))
 
 

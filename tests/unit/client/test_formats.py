@@ -1,8 +1,10 @@
 """Each format is read back by software that is not ours, and its boxes are those of the results."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
@@ -13,9 +15,14 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from crosseai.client.formats.coco import write_coco
+from crosseai.client.formats.cvat import write_cvat
 from crosseai.client.formats.fhir import write_fhir
+from crosseai.client.formats.fiftyone import write_fiftyone
 from crosseai.client.formats.label_studio import write_label_studio
 from crosseai.contract import NO_BOX, Box, Finding, ImageResult
+
+XML_TEXT = re.compile("[\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*")
+"""What XML 1.0 can hold (section 2.2)."""
 
 CLASSES = ("Atelectasis", "Mass", "Scoliosis")
 
@@ -102,6 +109,53 @@ def test_label_studio_percentages_give_the_boxes(tmp_path: Path) -> None:
     assert len(set(identifiers)) == len(identifiers)
 
 
+def parse(path: Path) -> ET.Element:
+    return ET.parse(path).getroot()  # noqa: S314 - our own file
+
+
+def read_cvat(path: Path) -> list[tuple[str, str, Box]]:
+    found = []
+    for image in parse(path).iterfind("image"):
+        for box in image.iterfind("box"):
+            edges = tuple(float(box.attrib[edge]) for edge in ("xtl", "ytl", "xbr", "ybr"))
+            found.append((image.attrib["name"], box.attrib["label"], edges))
+    return found
+
+
+def test_cvat_has_the_boxes_and_declares_its_labels(tmp_path: Path) -> None:
+    write_cvat(tmp_path / "cvat.xml", RESULTS, CLASSES)
+    assert read_cvat(tmp_path / "cvat.xml") == boxes_of(RESULTS)
+    root = parse(tmp_path / "cvat.xml")
+    assert root.findtext("version") == "1.1"
+    assert [label.findtext("name") for label in root.iterfind("meta/task/labels/label")] == list(CLASSES)
+    assert [image.attrib["id"] for image in root.iterfind("image")] == ["0", "1", "2"]
+    assert {(image.attrib["width"], image.attrib["height"]) for image in root.iterfind("image")} == {("640", "480")}
+    probabilities = [attribute.text for attribute in root.iterfind("image/box/attribute[@name='probability']")]
+    assert probabilities == ["0.75", "0.25", "0.75", "0.75"]
+
+
+def test_fiftyone_shares_give_the_boxes(tmp_path: Path) -> None:
+    write_fiftyone(tmp_path / "fiftyone.json", RESULTS, CLASSES)
+    content = json.loads((tmp_path / "fiftyone.json").read_text())
+    assert content["classes"] == list(CLASSES)
+    assert list(content["labels"]) == ["a", "no findings", "b"]
+    found = []
+    for image, detections in zip(RESULTS, content["labels"].values(), strict=True):
+        for detection in detections:
+            x, y, w, h = detection["bounding_box"]
+            box = tuple(np.rint(np.multiply([x, y, x + w, y + h], [640, 480, 640, 480])))
+            found.append((image.path, detection["label"], box))
+    assert found == boxes_of(RESULTS)
+    assert [d["confidence"] for image in content["labels"].values() for d in image] == [0.75, 0.25, 0.75, 0.75]
+
+
+def test_a_run_without_results_makes_valid_files(tmp_path: Path) -> None:
+    write_cvat(tmp_path / "cvat.xml", (), CLASSES)
+    write_fiftyone(tmp_path / "fiftyone.json", (), CLASSES)
+    assert read_cvat(tmp_path / "cvat.xml") == []
+    assert json.loads((tmp_path / "fiftyone.json").read_text())["labels"] == {}
+
+
 def read_fhir(path: Path) -> list[Bundle]:
     return [Bundle.model_validate_json(line) for line in path.read_text().splitlines()]
 
@@ -136,10 +190,17 @@ def test_fhir_codes_what_snomed_ct_knows_and_repeats_its_ids(tmp_path: Path) -> 
     box=st.tuples(*[st.integers(0, 4000)] * 4).map(
         lambda b: (min(b[0], b[2]), min(b[1], b[3]), max(b[0], b[2]) + 1, max(b[1], b[3]) + 1)
     ),
-    name=st.text(st.characters(codec="utf-8"), min_size=1),
+    name=st.text(st.characters(codec="utf-8", exclude_characters="\0/"), min_size=1),
 )
 def test_any_box_and_name_survive(tmp_path_factory: pytest.TempPathFactory, box: Box, name: str) -> None:
     results = [result(name, Finding("Mass", 0.75, box, box, 1.0), width=5000, height=5000)]
-    path = tmp_path_factory.getbasetemp() / "any.json"
+    path = tmp_path_factory.getbasetemp() / "any"
     write_coco(path, results, CLASSES, "7")
     assert read_coco(path) == boxes_of(results)
+    write_cvat(path, results, CLASSES)
+    (((found_name, *found),),) = (read_cvat(path),)
+    assert found == ["Mass", box]
+    assert found_name == name or not XML_TEXT.fullmatch(name)
+    write_fiftyone(path, results, CLASSES)
+    ((_, (detection,)),) = json.loads(path.read_text())["labels"].items()
+    np.testing.assert_allclose(5000 * np.array(detection["bounding_box"][:2]), box[:2], atol=1e-9)

@@ -135,6 +135,12 @@ def test_ground_truth(tmp_path: Path) -> None:
     assert truth["table"]["accuracy"][-1][0] == 1.0
 
 
+def test_ground_truth_of_other_images_is_said_to_be_left_out(tmp_path: Path) -> None:
+    (tmp_path / "boxes.csv").write_text("h\nelsewhere.png,Mass,1,2,3,4\n")
+    content, _ = read_page(write_report(write_run(tmp_path / "out", list(made_up_results(2))), tmp_path / "boxes.csv"))
+    assert content["truth"] == {"boxes": [], "left_out": 1, "table": None}
+
+
 def test_labels_give_the_roc_of_scikit_learn(tmp_path: Path) -> None:
     results = list(made_up_results(60))
     labelled = [["Mass"] if n % 3 == 0 else ["Nodule"] if n % 2 else [] for n in range(len(results))]

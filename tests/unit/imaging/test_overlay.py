@@ -39,6 +39,33 @@ def test_lines_and_letters_grow_with_the_image() -> None:
     np.testing.assert_allclose(areas, areas[-1], rtol=0.35)
 
 
+def contrast(pixels: npt.NDArray[np.uint8], background: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """WCAG's contrast ratio of each pixel with one colour."""
+
+    def luminance(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+        c = rgb / 255
+        linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+        return np.asarray(linear @ [0.2126, 0.7152, 0.0722])
+
+    one, other = luminance(pixels), luminance(background)
+    return np.asarray((np.maximum(one, other) + 0.05) / (np.minimum(one, other) + 0.05))
+
+
+@pytest.mark.parametrize("side", [512, 4000])
+@pytest.mark.parametrize("disease", CHESTXRAY8)
+def test_letters_are_tall_and_stand_out_in_a_small_and_in_a_large_image(side: int, disease: str) -> None:
+    x0, y0, *_ = box = (side // 4, side // 4, 3 * side // 4, side // 2)
+    overlay = draw_overlay(gray(side, side), [Finding(disease, 0.87, box, score=90)], model_version="3")
+    line = np.flatnonzero(coloured(overlay, disease)[:y0, x0]).size
+    assert 0.03 * side < line < 0.06 * side
+    tag, footer = overlay[y0 - line : y0, x0 : x0 + 4 * line], overlay[side - line :, : 4 * line]
+    for text in (tag, footer):
+        letters = contrast(text, text[0, 0]) > 4.5  # WCAG 1.4.3
+        rows = np.flatnonzero(letters.any(axis=1))
+        assert np.ptp(rows) + 1 >= max(9, 0.017 * side)
+        assert 0.05 < letters.mean() < 0.5
+
+
 def test_a_finding_without_a_box_is_named_in_the_corner() -> None:
     overlay = draw_overlay(gray(512, 512), [Finding("Nodule", 0.1, NO_BOX)], model_version="3")
     rows, columns = np.nonzero(coloured(overlay, "Nodule"))

@@ -1,11 +1,16 @@
 """Panels: the five pictures hold what they say, and reach the disk whole."""
 
+import io
+import itertools
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
 from matplotlib.figure import Figure
+from pypdf import PdfReader
 
 from crosseai.contract import NO_BOX, Box, BoxParameters, Finding
 from crosseai.imaging import Radiograph, RadiographMetadata
@@ -17,7 +22,9 @@ RADIOGRAPH = Radiograph(
 )
 
 
-def panel(box: Box = (30, 40, 60, 80), ground_truth: Box | None = None, heatmap_box: Box | None = None) -> Figure:
+def panel(
+    box: Box = (30, 40, 60, 80), ground_truth: Sequence[tuple[float, ...]] = (), heatmap_box: Box | None = None
+) -> Figure:
     rng = np.random.default_rng(0)
     heatmap = rng.random((7, 7), np.float32)
     gradient_map = rng.integers(0, 256, (224, 224), np.uint8)
@@ -44,7 +51,15 @@ def test_maps_share_one_scale_and_lie_over_the_whole_image() -> None:
 
 
 def test_boxes_are_drawn_in_image_pixels_and_named() -> None:
-    axis = panel(ground_truth=(1, 2, 11, 22), heatmap_box=(5, 5, 100, 100)).axes[4]
+    figure = panel(ground_truth=[(1, 2, 11, 22), (3.5, 4, 9, 9)], heatmap_box=(5, 5, 100, 100))
+    axis = figure.axes[4]
+    assert [patch.get_bbox().extents.tolist() for patch in axis.patches if patch.get_label() == "radiologist"] == [
+        [1, 2, 11, 22],
+        [3.5, 4, 9, 9],
+    ]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["heat map only", "fused map", "radiologist"]
+    axis.patches[-1].remove()
     boxes = {patch.get_label(): patch.get_bbox().extents.tolist() for patch in axis.patches}
     assert boxes == {
         "radiologist": [1, 2, 11, 22],
@@ -78,6 +93,48 @@ def test_empty_maps_are_drawn() -> None:
         parameters=BoxParameters(),
     )
     assert not figure.axes[3].collections, "no contour without a mask"
+
+
+def test_a_pdf_has_letters_and_lines_that_are_not_pixels() -> None:
+    page = PdfReader(io.BytesIO(encode_panel(panel(), "pdf"))).pages[0]
+    text = page.extract_text()
+    for part in ("Mass", "probability 0.83", "Heat map", "model version 7", "Research use only", "fused map"):
+        assert part in text
+    fonts = page["/Resources"]["/Font"]
+    assert {font["/Subtype"] for font in fonts.values()} <= {"/TrueType", "/Type0"}, "no Type 3"
+    assert len(page.images) >= 5
+    assert encode_panel(panel(), "pdf") == encode_panel(panel(), "pdf")
+
+
+def lab(srgb: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """CIELAB of colours 0..1, ``[n, 3]``."""
+    return np.asarray(cv2.cvtColor(srgb[np.newaxis].astype(np.float32), cv2.COLOR_RGB2LAB)[0], np.float32)
+
+
+def test_more_is_always_lighter_in_even_steps() -> None:
+    colours = lab(panel().axes[1].images[0].get_cmap()(np.linspace(0, 1, 33))[:, :3])
+    lighter = np.diff(colours[:, 0])
+    assert lighter.min() > 0
+    assert lighter.max() < 1.5 * np.median(lighter)
+
+
+# Machado, Oliveira and Fernandes 2009, table 1, severity 1.0: linear RGB as seen with each deficiency.
+DEFICIENCIES = {
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
+}
+
+
+@pytest.mark.parametrize("deficiency", DEFICIENCIES)
+def test_boxes_differ_for_colour_blind_readers(deficiency: str) -> None:
+    axis = panel(ground_truth=[(1, 2, 11, 22)], heatmap_box=(5, 5, 100, 100)).axes[4]
+    srgb = np.array([patch.get_edgecolor()[:3] for patch in axis.patches])
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ np.transpose(DEFICIENCIES[deficiency]), 0, 1)
+    back = np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)
+    apart = [np.linalg.norm(a - b) for a, b in itertools.combinations(lab(back), 2)]
+    assert min(apart) > 40
 
 
 def test_a_panel_is_a_png() -> None:

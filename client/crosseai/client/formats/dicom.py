@@ -1,6 +1,6 @@
 """The DICOM objects of one scored image, from its file to files."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from crosseai.client.files import atomic_path
 from crosseai.client.formats.dicom_context import DicomObject, read_context
 from crosseai.client.formats.dicom_sr import structured_report
 from crosseai.client.formats.gsps import presentation_state
+from crosseai.client.formats.parametric_map import parametric_map
 from crosseai.client.formats.secondary_capture import secondary_capture
 from crosseai.contract import CrossEAIError, ImageResult, ModelIdentity, UnsupportedImageError
 from crosseai.imaging.quiet import quiet_pydicom
@@ -23,6 +24,7 @@ def write_dicom_objects(
     result: ImageResult,
     model: ModelIdentity,
     overlay: Callable[[], npt.NDArray[np.uint8]],
+    fused: Callable[[], Sequence[npt.NDArray[np.float32]]],
 ) -> None:
     """Write ``output/KIND/ID.dcm`` for each kind; nothing for an image without a box.
 
@@ -38,6 +40,8 @@ def write_dicom_objects(
         What was found, and by which model.
     overlay
         Draws uint8 RGB ``[H, W, 3]`` for the secondary capture.
+    fused
+        Makes the fused map of each finding, float32 ``[S, S]``, for the parametric map.
 
     Raises
     ------
@@ -47,7 +51,7 @@ def write_dicom_objects(
         If a file cannot be written.
     """
     with quiet_pydicom():
-        for kind, made in _make(kinds, radiograph, result, model, overlay).items():
+        for kind, made in _make(kinds, radiograph, result, model, overlay, fused).items():
             if made is not None:
                 (output / kind).mkdir(parents=True, exist_ok=True)
                 with atomic_path(output / kind / f"{result.image_id}.dcm") as partial:
@@ -60,11 +64,13 @@ def _make(
     result: ImageResult,
     model: ModelIdentity,
     overlay: Callable[[], npt.NDArray[np.uint8]],
+    fused: Callable[[], Sequence[npt.NDArray[np.float32]]],
 ) -> dict[DicomObject, Dataset | None]:
     makers: dict[DicomObject, Callable[[Dataset], Dataset | None]] = {
         "dicom-sr": lambda context: structured_report(context, result, model),
         "gsps": lambda context: presentation_state(context, result, model),
         "secondary-capture": lambda context: secondary_capture(context, result, model, overlay()),
+        "parametric-map": lambda context: parametric_map(context, result, model, fused()),
     }
     try:
         context = read_context(radiograph)

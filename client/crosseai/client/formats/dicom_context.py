@@ -11,9 +11,9 @@ from pydicom.dataset import Dataset
 from pydicom.valuerep import validate_value
 
 from crosseai.client.storage import open_file
-from crosseai.contract import ImageResult, ModelIdentity, UnsupportedImageError
+from crosseai.contract import Finding, ImageResult, ModelIdentity, UnsupportedImageError
 
-DicomObject: TypeAlias = Literal["dicom-sr", "gsps", "secondary-capture"]
+DicomObject: TypeAlias = Literal["dicom-sr", "gsps", "secondary-capture", "parametric-map"]
 """What is made of a scored DICOM radiograph."""
 
 MANUFACTURER = "CrossEAI"
@@ -75,8 +75,28 @@ def series_uid(context: Dataset, model: ModelIdentity, kind: str) -> str:
 
 
 def instance_uid(context: Dataset, model: ModelIdentity, kind: str, result: ImageResult) -> str:
-    """Name of the object made of a result: another one only if the image, the model or the findings differ."""
-    return _uid(context.SOPInstanceUID, model, kind, repr(result.findings), repr(result.positive))
+    """Name of the object made of a result: another one only if the image, the model or the findings differ.
+
+    Probabilities and scores count to the digits that objects show: the last bits of a probability depend on the images
+    that shared its batch, and must not make another object of the same findings.
+    """
+    findings = [(f.disease, shown_probability(f), f.box_image_px, shown_score(f)) for f in result.localized]
+    return _uid(context.SOPInstanceUID, model, kind, findings)
+
+
+def shown_probability(finding: Finding) -> float:
+    """A finding's probability, to four digits."""
+    return round(finding.probability, 4)
+
+
+def shown_score(finding: Finding) -> float:
+    """A finding's box score, to one digit."""
+    return round(finding.score, 1)
+
+
+def frame_of_reference_uid(context: Dataset) -> str:
+    """Frame of reference of what lies in the plane of an image."""
+    return _uid(context.SOPInstanceUID, "plane")
 
 
 def _uid(*facts: object) -> str:

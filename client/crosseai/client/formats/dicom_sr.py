@@ -6,7 +6,14 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from crosseai.client.formats.codes import snomed_ct
-from crosseai.client.formats.dicom_context import MANUFACTURER, SOFTWARE, instance_uid, series_uid
+from crosseai.client.formats.dicom_context import (
+    MANUFACTURER,
+    SOFTWARE,
+    instance_uid,
+    series_uid,
+    shown_probability,
+    shown_score,
+)
 from crosseai.contract import Finding, ImageResult, ModelIdentity
 
 TITLE = hd.sr.CodedConcept("RESEARCH", "99CROSSEAI", "Imaging Measurement Report, for research")
@@ -75,8 +82,8 @@ def _group(
         finding_type=_coded(finding.disease),
         algorithm_id=hd.sr.AlgorithmIdentification(model.name, model.version, [f"model SHA-256 {model.sha256}"]),
         measurements=[
-            hd.sr.Measurement(codes.DCM.Probability, finding.probability, codes.UCUM.NoUnits),
-            hd.sr.Measurement(_BOX_SCORE, finding.score, codes.UCUM.NoUnits),
+            hd.sr.Measurement(codes.DCM.Probability, shown_probability(finding), codes.UCUM.NoUnits),
+            hd.sr.Measurement(_BOX_SCORE, shown_score(finding), codes.UCUM.NoUnits),
         ],
     )
 

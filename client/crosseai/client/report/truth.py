@@ -7,14 +7,14 @@ import numpy as np
 import numpy.typing as npt
 
 from crosseai.client.discovery import image_name
-from crosseai.client.evaluation import evaluate_boxes, intersection_over_union, read_scored_boxes
+from crosseai.client.evaluation import LocalisationTable, evaluate_boxes, intersection_over_union, read_scored_boxes
 from crosseai.client.explain import read_labels
 
 _CURVE_POINTS = 101
 
 
 def compare_boxes(output: Path, boxes_csv: Path, image_ids: list[str]) -> dict[str, Any]:
-    """The T(IoU) table, and each ground-truth box with its IoU.
+    """The T(IoU) table, None without a box of a scored image, and each ground-truth box with its IoU.
 
     Parameters
     ----------
@@ -28,10 +28,9 @@ def compare_boxes(output: Path, boxes_csv: Path, image_ids: list[str]) -> dict[s
     Raises
     ------
     InputError
-        If a file is not what it must be, or holds no box of a scored image.
+        If a file is not what it must be.
     """
     predicted, truth, left_out = read_scored_boxes(output, boxes_csv)
-    table = evaluate_boxes(predicted, truth)
     row_of = {identity: row for row, identity in enumerate(image_ids)}
     found = {(box["image_id"], box["disease"]): _edges(box) for box in predicted.to_pylist()}
     rows = []
@@ -39,16 +38,17 @@ def compare_boxes(output: Path, boxes_csv: Path, image_ids: list[str]) -> dict[s
         edges, identity, disease = _edges(box), box["image_id"], box["disease"]
         iou = intersection_over_union(found.get((identity, disease), (0, 0, 0, 0)), edges)
         rows.append([row_of[identity], disease, *(round(edge, 1) for edge in edges), round(iou, 3)])
+    table = _columns(evaluate_boxes(predicted, truth)) if rows else None
+    return {"boxes": rows, "left_out": left_out, "table": table}
+
+
+def _columns(table: LocalisationTable) -> dict[str, Any]:
     return {
-        "boxes": rows,
-        "left_out": left_out,
-        "table": {
-            "thresholds": table.thresholds,
-            "diseases": table.diseases,
-            "boxes": table.boxes,
-            "mean_iou": [round(iou, 4) for iou in table.mean_iou],
-            **{name: np.round(getattr(table, name), 4).tolist() for name in ("accuracy", "low", "high")},
-        },
+        "thresholds": table.thresholds,
+        "diseases": table.diseases,
+        "boxes": table.boxes,
+        "mean_iou": [round(iou, 4) for iou in table.mean_iou],
+        **{name: np.round(getattr(table, name), 4).tolist() for name in ("accuracy", "low", "high")},
     }
 
 

@@ -149,11 +149,11 @@ function setFocus(index) {
 
 function startGallery() {
   const options = (list) => list.map(([value, text]) => html("option", { value }, text));
-  const { disease, status, sort, hit } = filters.elements, truth = Boolean(report.truth);
+  const { disease, status, sort, hit } = filters.elements, truth = Boolean(report.truth?.table);
   disease.append(...options(report.diseases.map((name, d) => [d, name])));
   status.append(...options(truth ? [...STATUSES, ...TRUTH_STATUSES] : STATUSES));
   sort.append(...options(truth ? [...SORTS, ...TRUTH_SORTS] : SORTS));
-  hit.append(...options((report.truth?.table.thresholds ?? [0.5]).map((t) => [t, t])));
+  hit.append(...options((report.truth?.table?.thresholds ?? [0.5]).map((t) => [t, t])));
   byId("hit-label").hidden = !truth;
   byId("no-layers").hidden = items.some((item) => item.hasLayers) || report.images.id.length === 0;
   filters.addEventListener("input", applyFilters);

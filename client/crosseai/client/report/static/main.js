@@ -6,6 +6,16 @@ function followLink() {
   if (item && item !== view.item) openImage(item);
 }
 
+// A browser may keep nothing for pages from a disk; then the choice lasts as long as the page.
+function storedTheme(...choice) {
+  try {
+    if (choice.length) localStorage.setItem("crosseai-theme", choice[0]);
+    return localStorage.getItem("crosseai-theme");
+  } catch {
+    return null;
+  }
+}
+
 function setTheme(dark) {
   document.documentElement.dataset.theme = dark ? "dark" : "light";
   byId("theme").setAttribute("aria-pressed", String(dark));
@@ -15,8 +25,11 @@ showSummary();
 showTruth();
 startGallery();
 startViewer();
-setTheme(matchMedia("(prefers-color-scheme: dark)").matches);
-byId("theme").addEventListener("click", () => setTheme(document.documentElement.dataset.theme !== "dark"));
+setTheme((storedTheme() ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark");
+byId("theme").addEventListener("click", () => {
+  setTheme(document.documentElement.dataset.theme !== "dark");
+  storedTheme(document.documentElement.dataset.theme);
+});
 byId("print").addEventListener("click", () => window.print());
 window.addEventListener("beforeprint", () => { byId("provenance").open = true; });
 window.addEventListener("hashchange", followLink);

@@ -4,7 +4,10 @@ function showTruth() {
   const { truth, roc } = report, section = byId("truth");
   if (!truth && !roc) return;
   section.hidden = byId("truth-link").hidden = false;
-  if (truth) {
+  if (truth && !truth.table) {
+    section.append(html("p", { class: "hint" }, `No box of a scored image: ${plural(truth.left_out, "box", "boxes")} left out.`));
+  }
+  if (truth?.table) {
     const left = truth.left_out ? ` ${plural(truth.left_out, "box", "boxes")} of images that were not scored left out.` : "";
     section.append(html("h3", {}, "Share of boxes found at T(IoU)"),
       html("p", { class: "hint" }, `With 95 % bootstrap interval over images. A disease without a box counts as IoU 0.${left}`),
