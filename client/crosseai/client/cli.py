@@ -72,8 +72,8 @@ def main() -> None:
     "names",
     default="",
     help="What to write beside the tables, separated by commas: overlay, panel, panel-pdf (pictures); dicom-sr, gsps, "
-    "secondary-capture, parametric-map (DICOM objects); coco, cvat, fhir, fiftyone, label-studio (documents); html (the "
-    "report).  [default: none]",
+    "secondary-capture, parametric-map (DICOM objects); coco, cvat, fhir, fiftyone, label-studio (documents); html "
+    "(the report).  [default: none]",
 )
 @click.option(
     "--boxes",

@@ -162,6 +162,7 @@ class Job:
             "explain_sha256": self.labels_sha256,
             "boxes": asdict(boxes),
             "write": self.outputs.names,
+            "ground_truth_sha256": None if self.outputs.truth is None else self.outputs.truth.sha256,
             "reading": asdict(self.reading) | {"views": list(self.reading.views)},
             "batch_size": batch_size,
         }
