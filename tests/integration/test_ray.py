@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -79,14 +79,16 @@ def scratch() -> Iterator[Path]:
         yield Path(folder)
 
 
-def start(manifest: Path, output: Path, server: str, scratch: Path, *options: str) -> "subprocess.Popen[str]":
-    command = [*RUN, manifest, "--output", output, "--server", server, "--explain", "top:1", "--batch-size", BATCH]
+def start(
+    source: Path, output: Path, server: str, scratch: Path, *options: str, environment: Mapping[str, str] = {}
+) -> "subprocess.Popen[str]":
+    command = [*RUN, source, "--output", output, "--server", server, "--explain", "top:1", "--batch-size", BATCH]
     return subprocess.Popen(
         [*map(str, command), "--engine", "ray", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"TMPDIR": str(scratch), "HOME": str(scratch)},
+        env=os.environ | {"TMPDIR": str(scratch), "HOME": str(scratch)} | environment,
     )
 
 
@@ -136,6 +138,30 @@ def test_a_worker_is_killed(manifest: Path, expected: Path, tiny_server: str, sc
     _, alive = psutil.wait_procs(tree, timeout=30)
     assert not alive
     assert not list(scratch.iterdir())
+
+
+def test_a_file_that_kills_its_workers_fails_alone(tiny_server: str, scratch: Path, tmp_path: Path) -> None:
+    """OpenCV ends the process at one image, as a fault in a decoder would."""
+    images = write_images(tmp_path / "images", 5)
+    with (images / "0002.png").open("ab") as file:
+        file.write(b"deadly")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        "import os, signal, cv2\n"
+        "decode = cv2.imdecode\n"
+        "def imdecode(content, flags):\n"
+        "    if bytes(content[-6:]) == b'deadly':\n"
+        "        os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "    return decode(content, flags)\n"
+        "cv2.imdecode = imdecode\n"
+    )
+    process = start(images, tmp_path / "out", tiny_server, scratch, environment={"PYTHONPATH": str(tmp_path / "site")})
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 1, stderr
+    (failed,) = errors(tmp_path / "out")
+    assert (failed["path"], failed["stage"]) == ("0002.png", "read")
+    assert "ends the process" in failed["message"]
+    assert len(rows(tmp_path / "out", "predictions")) == 4
 
 
 def test_the_driver_is_killed_and_started_again(

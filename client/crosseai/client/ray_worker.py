@@ -18,6 +18,7 @@ import pyarrow as pa
 from crosseai.client.fleet import Fleet
 from crosseai.client.flow import stream
 from crosseai.client.journal import Entry, to_line
+from crosseai.client.memory import keep_freed_memory
 from crosseai.client.meter import Meter
 from crosseai.client.pipeline import DECODED_AHEAD
 from crosseai.client.plan import attempt, read_shard
@@ -72,6 +73,7 @@ class Worker:
     """An actor: keeps its connections and threads for life, and scores a few shards at a time."""
 
     def __init__(self, assignment: Assignment) -> None:
+        keep_freed_memory()
         self._assignment = assignment
         self._meter = Meter()
         self._executor = ThreadPoolExecutor(DECODED_AHEAD, thread_name_prefix="crosseai")

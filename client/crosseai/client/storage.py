@@ -63,12 +63,12 @@ def is_url(location: str) -> bool:
 
 def locate(root: str, name: str) -> str:
     """Location of a file below a folder; a name that is absolute or a URL is its own location."""
-    if is_url(name):
+    if is_url(name) or name.startswith("/"):
         return name
     if is_url(root):
         parts = urlsplit(root)
         return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{quote(name)}"))
-    return str(Path(root, name))
+    return f"{root.rstrip('/')}/{name}"
 
 
 def read_file(location: str, policy: ReadPolicy = DEFAULT_POLICY) -> bytes:
