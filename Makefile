@@ -12,7 +12,7 @@ IMAGES ?= $(UNSEEN)/images
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DELETE_ON_ERROR:
-.PHONY: setup demo test lint types cpp unit integration fuzz wheel bench clean
+.PHONY: setup demo test lint types cpp unit integration fuzz wheel bench clean readers
 
 setup: $(READY)
 
@@ -79,6 +79,12 @@ unit: $(READY)
 
 integration: $(READY)
 	pytest -n 2 --dist loadfile tests/integration
+
+# What reads the annotation files in tests, where it is there; its packages do not fit beside ours.
+
+readers:
+	$(PYTHON) -m venv build/readers
+	build/readers/bin/pip install --quiet datumaro fiftyone label-studio-sdk
 
 ## fuzz: libFuzzer on the C++ core, for FUZZ_SECONDS
 
