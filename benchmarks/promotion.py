@@ -13,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from crosseai.client.promotion.promote import Site, promote, rollback
+from crosseai.client.promotion.promote import promote, rollback
+from crosseai.client.promotion.servers import Site
 from crosseai.contract import CHAMPION
+from crosseai.serve.control import Control
 from crosseai.serve.deployment import Deployment
 from crosseai.serve.embedded import EmbeddedTriton
 from crosseai.serve.repository import place_version
@@ -35,7 +37,7 @@ def main() -> None:
         artifacts = {version: folder / "artifacts" / f"seed-{version}" for version in (1, 2)}
         place_version(folder / "models", artifacts[1], 1)
         with EmbeddedTriton(folder / "models") as triton:
-            deployment = Deployment(folder / "models", triton.grpc_url, grace_s=GRACE_S)
+            deployment = Deployment(folder / "models", Control(triton.grpc_url), grace_s=GRACE_S)
             deployment.converge()
             stopping = threading.Event()
             agent = threading.Thread(target=follow, args=(deployment, stopping))

@@ -58,6 +58,17 @@ def register_tiny_model(client: MlflowClient, source: Path, spec: ModelSpec = TI
     return int(client.create_model_version(spec.name, source.as_uri(), tags=tags).version)
 
 
+def aliases(client: MlflowClient) -> dict[str, int]:
+    """Versions by alias."""
+    return {alias: int(number) for alias, number in client.get_registered_model("crosseai").aliases.items()}
+
+
+def remove_aliases(client: MlflowClient) -> None:
+    """Leave no version with an alias."""
+    for alias in aliases(client):
+        client.delete_registered_model_alias("crosseai", alias)
+
+
 def _signed(spec: ModelSpec) -> Model:
     """MLflow's description of a model with these tensors."""
     inputs, outputs = (

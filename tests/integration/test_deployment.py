@@ -1,6 +1,7 @@
 """A real server that follows the aliases of a real registry."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,12 +17,13 @@ import tritonclient.grpc as grpc
 from mlflow import MlflowClient
 
 from crosseai.contract import CANDIDATE, CHAMPION, DEPLOYMENT_ERROR_TAG, PREVIOUS, ServerUnavailable
-from crosseai.serve.control import server_status
+from crosseai.serve.config import write_config
+from crosseai.serve.control import Control
 from crosseai.serve.deployment import LOCK, Deployment
 from crosseai.serve.embedded import EmbeddedTriton
 from crosseai.serve.repository import champion_of, place_version, versions_of
 from tests.eventually import DEADLINE_S, eventually
-from tests.registered import register_tiny_model
+from tests.registered import register_tiny_model, remove_aliases
 from tests.tiny_model import TINY_SPEC
 
 COMMAND = Path(sys.executable).with_name("crosseai-serve")
@@ -33,8 +35,7 @@ def client(store: Path) -> Iterator[MlflowClient]:
     client = MlflowClient(f"sqlite:///{store}/mlflow.db")
     client.set_registered_model_alias("crosseai", CHAMPION, "1")
     yield client
-    for alias in client.get_registered_model("crosseai").aliases:
-        client.delete_registered_model_alias("crosseai", alias)
+    remove_aliases(client)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def server(models: Path) -> Iterator[str]:
 
 @pytest.fixture
 def deployment(models: Path, server: str, client: MlflowClient) -> Deployment:
-    deployment = Deployment(models, server, grace_s=0)
+    deployment = Deployment(models, Control(server), grace_s=0)
     assert state(deployment) == ([1], 1)
     return deployment
 
@@ -87,14 +88,35 @@ def test_a_promotion_and_a_rollback_by_aliases_alone(deployment, client, models,
 
 def test_a_server_without_the_champion_gets_it_beside_what_it_has(deployment, client, server):
     client.set_registered_model_alias("crosseai", CHAMPION, "3")
-    patient = Deployment(deployment._repository, server, grace_s=DEADLINE_S)
+    patient = Deployment(deployment._repository, Control(server), grace_s=DEADLINE_S)
     assert state(patient) == ([1, 3], 3)
+
+
+def test_a_candidate_is_never_taken_for_the_champion(deployment, client, models, server, store):
+    """Not even on a server that has been told of none: clients would use the newest version."""
+    spec = versions_of(models, "crosseai")[1].spec
+    Control(server).load_configuration(write_config(spec, versions_of(models, "crosseai"), champion=None))
+    client.delete_registered_model_alias("crosseai", CHAMPION)
+    client.set_registered_model_alias("crosseai", CANDIDATE, "2")
+    assert state(deployment) == ([1, 2], 1)
+    client.delete_registered_model_alias("crosseai", CANDIDATE)
+    client.set_registered_model_alias("crosseai", CHAMPION, "1")
+    eventually(lambda: state(deployment) == ([1], 1))
+
+
+def test_a_server_that_serves_nothing_gets_the_champion(deployment, client, models, server):
+    with grpc.InferenceServerClient(server) as connection:
+        connection.unload_model("crosseai")
+        eventually(lambda: not connection.is_model_ready("crosseai"))
+    shutil.rmtree(models / "crosseai")
+    assert state(deployment) == on_disk(models) == ([1], 1)
+    assert ask(server, 1) == 1
 
 
 def test_a_version_in_use_stays_until_its_clients_have_left(client, models, server, deployment):
     client.set_registered_model_alias("crosseai", CANDIDATE, "2")
     assert state(deployment) == ([1, 2], 1)
-    deployment = Deployment(models, server, grace_s=1)
+    deployment = Deployment(models, Control(server), grace_s=1)
     client.delete_registered_model_alias("crosseai", CANDIDATE)
     end = time.monotonic() + 2.5
     while time.monotonic() < end:
@@ -148,7 +170,7 @@ def error_of(client: MlflowClient, version: int) -> str:
 
 def test_a_server_that_is_away(client, models, unused_port):
     with pytest.raises(ServerUnavailable):
-        Deployment(models, f"127.0.0.1:{unused_port}", grace_s=0).converge()
+        Deployment(models, Control(f"127.0.0.1:{unused_port}"), grace_s=0).converge()
 
 
 @pytest.fixture
@@ -182,7 +204,7 @@ def test_a_killed_server_comes_back_with_what_was_promoted(client, store, tmp_pa
         with pytest.raises(ServerUnavailable):
             first.wait(DEADLINE_S)
     with EmbeddedTriton(models, grpc_port=int(address.rpartition(":")[2])) as again:
-        assert {(v.version, v.state) for v in server_status(again.grpc_url)} == {("2", "READY"), ("3", "READY")}
+        assert {(v.version, v.state) for v in Control(again.grpc_url).status()} == {("2", "READY"), ("3", "READY")}
         client.delete_registered_model_alias("crosseai", CANDIDATE)
         eventually(lambda: on_disk(models) == ([2], 2))
     agent.terminate()

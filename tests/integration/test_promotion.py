@@ -22,7 +22,7 @@ from crosseai.contract import CANDIDATE, CHAMPION, GOLDEN_FILENAME, GOLDEN_SHA25
 from crosseai.serve.embedded import EmbeddedTriton
 from crosseai.serve.repository import place_version, sha256_of
 from tests.eventually import DEADLINE_S, eventually
-from tests.registered import register_tiny_model
+from tests.registered import aliases, register_tiny_model, remove_aliases
 from tests.tiny_model import TINY_SPEC
 
 COMMAND = Path(sys.executable).with_name("crosseai-serve")
@@ -43,8 +43,7 @@ def server(models: Path) -> Iterator[str]:
 def client(store: Path) -> MlflowClient:
     """The registry; version 1 is the champion, and no other has an alias."""
     client = MlflowClient(f"sqlite:///{store}/mlflow.db")
-    for alias in client.get_registered_model("crosseai").aliases:
-        client.delete_registered_model_alias("crosseai", alias)
+    remove_aliases(client)
     client.set_registered_model_alias("crosseai", CHAMPION, "1")
     return client
 
@@ -58,10 +57,6 @@ def run(tmp_path: Path) -> Callable[..., Result]:
         return CliRunner().invoke(main, [str(argument) for argument in (*arguments, *log)])
 
     return invoke
-
-
-def aliases(client: MlflowClient) -> dict[str, int]:
-    return {alias: int(number) for alias, number in client.get_registered_model("crosseai").aliases.items()}
 
 
 def champion_of(server: str) -> str:
@@ -198,12 +193,12 @@ def test_a_server_that_is_away_stops_all(client, server, run, unused_port):
 
 
 def test_a_version_promoted_meanwhile_is_not_overruled(client, server, run, monkeypatch):
-    from crosseai.client.promotion import promote as module
+    from crosseai.client.promotion import switch as module
 
     def and_somebody_else(self: object, *_: object) -> None:
         client.set_registered_model_alias("crosseai", CANDIDATE, "3")
 
-    monkeypatch.setattr(module._Switch, "_measure", and_somebody_else)
+    monkeypatch.setattr(module.Switch, "_measure", and_somebody_else)
     result = run("promote", "crosseai/2", "--to", "champion", "--server", server)
     assert result.exit_code == 2, result.output
     assert "alias candidate: expected version 2, found 3 meanwhile" in result.output
@@ -211,13 +206,13 @@ def test_a_version_promoted_meanwhile_is_not_overruled(client, server, run, monk
 
 
 def test_a_server_that_does_not_follow_is_undone(client, server, run, monkeypatch):
-    from crosseai.client.promotion import promote as module
+    from crosseai.client.promotion import switch as module
     from crosseai.contract import InferenceTimeout
 
     def too_slow(self: object, server: Server) -> None:
         raise InferenceTimeout("too slow")
 
-    monkeypatch.setattr(module._Switch, "_follow", too_slow)
+    monkeypatch.setattr(module.Switch, "_follow", too_slow)
     result = run("promote", "crosseai/2", "--to", "champion", "--server", server)
     refused(result, client, server, 3, "too slow")
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from crosseai.client.promotion.promote import Site, promote, rollback
+from crosseai.client.promotion.promote import promote, rollback
+from crosseai.client.promotion.servers import Site
 from crosseai.contract import CHAMPION
+from crosseai.serve.control import Control
 from crosseai.serve.deployment import Deployment
 from crosseai.serve.embedded import EmbeddedTriton
 from crosseai.serve.repository import place_version
@@ -35,7 +37,7 @@ def server(tmp_path: Path, artifacts: dict[int, Path]) -> Iterator[str]:
     place_version(tmp_path / "models", artifacts[1], 1)
     stopping = threading.Event()
     with EmbeddedTriton(tmp_path / "models") as triton:
-        deployment = Deployment(tmp_path / "models", triton.grpc_url, grace_s=GRACE_S)
+        deployment = Deployment(tmp_path / "models", Control(triton.grpc_url), grace_s=GRACE_S)
         deployment.converge()
 
         def follow() -> None:

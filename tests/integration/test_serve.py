@@ -21,7 +21,7 @@ import tritonclient.grpc as grpc
 from tritonclient.utils import InferenceServerException
 
 from crosseai.contract import MODEL_FILENAME, InputError, ModelSpec, ServerUnavailable
-from crosseai.serve.control import load_model, server_status
+from crosseai.serve.control import Control
 from crosseai.serve.embedded import EmbeddedTriton
 from crosseai.serve.repository import place_version
 from tests.eventually import DEADLINE_S, eventually
@@ -200,11 +200,11 @@ def test_an_exposed_server_is_controlled_by_holders_of_the_key_alone(models, mon
             with pytest.raises(urllib.error.HTTPError, match="403"):
                 urllib.request.urlopen(request)  # noqa: S310 - our own server
         monkeypatch.setenv("CROSSEAI_ADMIN_KEY", "open sesame")
-        assert [version.state for version in server_status(exposed.grpc_url)] == ["READY"]
-        load_model(exposed.grpc_url, "crosseai", 3)
+        assert [version.state for version in Control(exposed.grpc_url).status()] == ["READY"]
+        Control(exposed.grpc_url).load_model("crosseai", 3)
         monkeypatch.setenv("CROSSEAI_ADMIN_KEY", "another")
         with pytest.raises(ServerUnavailable, match="expecting header"):
-            load_model(exposed.grpc_url, "crosseai", 3)
+            Control(exposed.grpc_url).load_model("crosseai", 3)
 
 
 # How it starts
@@ -322,7 +322,7 @@ def test_a_killed_guardian_takes_the_server_along(models, leaves_nothing):
 PARENT = """
 import sys, threading
 from pathlib import Path
-from crosseai.serve.control import load_model, server_status
+from crosseai.serve.control import Control
 from crosseai.serve.embedded import EmbeddedTriton
 def start():
     global server

@@ -176,7 +176,7 @@ def test_deploy_to_a_server_of_another_repository_is_noticed(up, tmp_path, model
 def test_errors_have_a_message_and_a_status(tmp_path, model):
     (tmp_path / MODEL_FILENAME).write_bytes(b"no spec beside it")
     for arguments, status, message in (
-        (["status", "--server", "127.0.0.1:9"], 3, "Triton at grpc://127.0.0.1:9:"),
+        (["status", "--server", "127.0.0.1:9"], 3, "Triton at 127.0.0.1:9:"),
         (["status"], 2, "Missing option '--server'"),
         (["up", "--model", str(tmp_path)], 1, "model spec: expected a file"),
         (["up", "--repository", str(tmp_path)], 1, "expected a Triton model repository"),

@@ -64,6 +64,7 @@ def test_only_named_modules_import_mlflow(repository: Path) -> None:
         if any(line.strip().startswith(("import mlflow", "from mlflow")) for line in file.read_text().splitlines())
     }
     assert importing == {
+        "client/crosseai/client/promotion/mlflow_plugin.py",
         "client/crosseai/client/promotion/registry.py",
         "export/crosseai/export/register.py",
         "training/crosseai/training/tracking.py",
@@ -71,10 +72,10 @@ def test_only_named_modules_import_mlflow(repository: Path) -> None:
     }
 
 
-def test_client_imports_without_torch_onnx_and_mlflow() -> None:
+def test_client_imports_without_torch_onnx_mlflow_and_ray() -> None:
     program = """
 import sys
-for name in ("torch", "onnx", "onnxruntime", "mlflow"):
+for name in ("torch", "onnx", "onnxruntime", "mlflow", "ray"):
     sys.modules[name] = None
 import crosseai.client
 import crosseai.client.cli

@@ -9,17 +9,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import click
 
 from crosseai.contract import MODEL_FILENAME, RESEARCH_NOTICE, CrossEAIError, InputError, ModelSpec, ServerError
 from crosseai.serve.config import MAX_BATCH_SIZE, PLAN_FILENAME, Runtime, ServedVersion, write_config
 from crosseai.serve.container import GRPC_PORT, HTTP_PORT, METRICS_PORT, container_command
-from crosseai.serve.control import ADMIN_KEY_VARIABLE, load_model, server_status
+from crosseai.serve.control import ADMIN_KEY_VARIABLE, Control, Tls
 from crosseai.serve.deployment import watch
 from crosseai.serve.doctor import diagnose, diagnose_plans
 from crosseai.serve.embedded import LOOPBACK, EmbeddedTriton
@@ -30,8 +31,33 @@ EXIT_FAILED = 1
 EXIT_SERVER = 3
 PARENT_POLL_INTERVAL_S = 0.25
 
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
 _MODEL_HELP = "models:/crosseai@ALIAS, models:/crosseai/N, or a folder with model.onnx and model_spec.json."
 _MODEL_DEFAULT = "  [default: the registry's champion, else its newest version]"
+
+
+def _tls_options(ca: str, certificate: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add the options for TLS, PEM files all; the command gets ``tls``."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def wrapper(*, tls_ca: Path | None, tls_cert: Path | None, tls_key: Path | None, **arguments: Any) -> None:
+            if (tls_cert is None) != (tls_key is None):
+                raise click.UsageError("--tls-cert and --tls-key need each other")
+            command(tls=Tls(tls_ca, tls_cert, tls_key), **arguments)
+
+        options = {"--tls-ca": ca, "--tls-cert": certificate, "--tls-key": "PEM file with the key of --tls-cert."}
+        for name, text in reversed(options.items()):
+            wrapper = click.option(name, type=_FILE, help=text)(wrapper)
+        return wrapper
+
+    return decorate
+
+
+_of_a_client = _tls_options(
+    "PEM file of the authorities that may vouch for --server.", "PEM file with the certificate to show to --server."
+)
 
 
 @click.group(
@@ -64,6 +90,10 @@ def main() -> None:
     type=click.IntRange(1, 65535),
     help="Port of Prometheus' metrics.  [default: none; with --image, 8002]",
 )
+@_tls_options(
+    "PEM file of authorities: only clients with a certificate by them are answered.",
+    "PEM file with the server's certificate chain: gRPC is then encrypted, and HTTP on the loopback interface alone.",
+)
 @click.option("--image", help="Container image: print the command that serves --repository in it, and start nothing.")
 @click.option("--gpus", help="With --image: all, a count, or device=N.  [default: all]")
 @click.option("--tie-to-parent", is_flag=True, help="Stop when the process that started this one ends.")
@@ -74,6 +104,7 @@ def up(
     grpc_port: int | None,
     http_port: int | None,
     metrics_port: int | None,
+    tls: Tls,
     image: str | None,
     gpus: str | None,
     tie_to_parent: bool,
@@ -85,6 +116,8 @@ def up(
     """
     if (image is None and gpus is not None) or (image is not None and repository is None):
         raise click.UsageError("--gpus needs --image, and --image needs --repository")
+    if tls.is_given and (image is not None or tls.certificate is None):
+        raise click.UsageError("--tls-ca needs --tls-cert, and neither goes with --image")
     _stop_on_signals(tie_to_parent=tie_to_parent)
     with _stopped_by_signals(), _exit_status(), ExitStack() as resources:
         if image is not None and repository is not None:
@@ -107,6 +140,7 @@ def up(
                 metrics_port=metrics_port,
                 delete_repository=repository is None,
                 admin_key=os.environ.get(ADMIN_KEY_VARIABLE),
+                tls=tls,
             )
         )
         urls = {"grpc_url": server.grpc_url, "http_url": server.http_url}
@@ -116,11 +150,12 @@ def up(
 
 @main.command()
 @click.option("--server", required=True, help="gRPC address of a Triton server, HOST:PORT.")
-def status(server: str) -> None:
+@_of_a_client
+def status(server: str, tls: Tls) -> None:
     """Show the models and versions of a running server. Exit status 3 when it does not answer."""
     with _exit_status():
         click.echo(f"{'model':20} {'version':>7}  {'state':12} reason")
-        for version in server_status(server):
+        for version in Control(server, tls).status():
             click.echo(f"{version.model:20} {version.version:>7}  {version.state:12} {version.reason}".rstrip())
 
 
@@ -152,6 +187,7 @@ def status(server: str) -> None:
     show_default=True,
     help="With --watch: what runs the model.",
 )
+@_of_a_client
 @click.option("--tie-to-parent", is_flag=True, help="Stop when the process that started this one ends.")
 def deploy(
     model: str | None,
@@ -161,6 +197,7 @@ def deploy(
     grace_s: float,
     interval_s: float,
     runtime: Runtime,
+    tls: Tls,
     tie_to_parent: bool,
 ) -> None:
     """Add a version of a model to a Triton model repository.
@@ -173,10 +210,10 @@ def deploy(
     _stop_on_signals(tie_to_parent=tie_to_parent)
     with _stopped_by_signals(), _exit_status():
         if watching and server is not None:
-            watch(repository, server, grace_s=grace_s, interval_s=interval_s, runtime=runtime)
+            watch(repository, Control(server, tls), grace_s=grace_s, interval_s=interval_s, runtime=runtime)
         placed = _place(model, repository)
         if server is not None:
-            load_model(server, placed.name, placed.version)
+            Control(server, tls).load_model(placed.name, placed.version)
         click.echo(f"{placed.name} version {placed.version} is in {repository}" + (", and loaded" if server else ""))
 
 

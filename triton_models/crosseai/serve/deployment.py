@@ -21,7 +21,7 @@ from typing import NoReturn
 
 from crosseai.contract import CANDIDATE, CHAMPION, ContractError, CrossEAIError, InputError, ServerUnavailable
 from crosseai.serve.config import Runtime, ServedVersion, read_champion, read_config, write_config
-from crosseai.serve.control import last_requests, load_configuration, served_configuration, server_status
+from crosseai.serve.control import Control
 from crosseai.serve.registry import REGISTERED_NAME, aliased_versions, fetch, report_deployment
 from crosseai.serve.repository import champion_of, copy_version, list_versions, model_folder, versions_of
 
@@ -57,7 +57,7 @@ class Deployment:
         The server's model repository, which is this deployment's alone: versions that are neither loaded nor have an
         alias are deleted from it.
     server
-        gRPC address of the server.
+        The server.
     grace_s
         How long a version without an alias stays after its last request, in seconds. Longer than any pause that a
         client makes between two requests.
@@ -65,7 +65,7 @@ class Deployment:
         What runs the model there.
     """
 
-    def __init__(self, repository: Path, server: str, *, grace_s: float, runtime: Runtime = "onnxruntime") -> None:
+    def __init__(self, repository: Path, server: Control, *, grace_s: float, runtime: Runtime = "onnxruntime") -> None:
         self._repository = repository
         self._server = server
         self._grace_s = grace_s
@@ -92,14 +92,14 @@ class Deployment:
             If the server does not answer, or a champion that it has loaded cannot be named.
         """
         aliases = aliased_versions()
+        champion = aliases.get(CHAMPION)
         wanted = [aliases[alias] for alias in (CHAMPION, CANDIDATE) if alias in aliases]
         recent = time.monotonic() - RETRY_S
         self._refused_at = {v: at for v, at in self._refused_at.items() if v in wanted and at > recent}
         loaded = self._loaded()
         for version in wanted:
             if version not in loaded.versions and version not in self._refused_at:
-                loaded = self._add(version, loaded)
-        champion = aliases.get(CHAMPION)
+                loaded = self._add(version, loaded, champion)
         if champion in loaded.versions:
             drained = self._drained(loaded.versions.keys() - set(wanted))
             kept = {number: version for number, version in loaded.versions.items() if number not in drained}
@@ -108,35 +108,37 @@ class Deployment:
         return loaded
 
     def _loaded(self) -> Loaded:
-        ready = [v for v in server_status(self._server) if (v.model, v.state) == (REGISTERED_NAME, "READY")]
+        ready = [v for v in self._server.status() if (v.model, v.state) == (REGISTERED_NAME, "READY")]
         if not ready:
             return Loaded({}, None)
-        config = served_configuration(self._server, REGISTERED_NAME)
+        config = self._server.configuration(REGISTERED_NAME)
         return Loaded(read_config(config), read_champion(config))
 
-    def _add(self, version: int, loaded: Loaded) -> Loaded:
-        """Load one more version, or report why that is impossible."""
+    def _add(self, version: int, loaded: Loaded, champion: int | None) -> Loaded:
+        """Load one more version, or report why that is impossible; clients never take a candidate for the champion."""
         try:
             with fetch(f"models:/{REGISTERED_NAME}/{version}") as fetched:
                 placed = copy_version(self._repository, fetched.folder, version)
             if placed.spec.name != REGISTERED_NAME:
                 raise ContractError(f"model spec: expected the name {REGISTERED_NAME!r}, found {placed.spec.name!r}")
-            changed = self._change(loaded, Loaded({**loaded.versions, version: placed}, loaded.champion))
+            versions = {**loaded.versions, version: placed}
+            named = champion if champion in versions else loaded.champion or max(loaded.versions, default=None)
+            changed = self._change(loaded, Loaded(versions, named))
         except ServerUnavailable:
             raise
         except (CrossEAIError, OSError) as error:
             logger.error("version %d cannot be served: %s", version, error)  # noqa: TRY400 - a message, no traceback
             self._refused_at[version] = time.monotonic()
-            report_deployment(version, self._server, f"{self._server}: {error}")
+            report_deployment(version, str(self._server), f"{self._server}: {error}")
             return loaded
-        report_deployment(version, self._server, None)
+        report_deployment(version, str(self._server), None)
         return changed
 
     def _change(self, old: Loaded, new: Loaded) -> Loaded:
         """Load a set of versions into the server, then make it the one that it starts with."""
         spec = next(iter(new.versions.values())).spec
         if new != old:
-            load_configuration(self._server, write_config(spec, new.versions, new.champion, runtime=self._runtime))
+            self._server.load_configuration(write_config(spec, new.versions, new.champion, runtime=self._runtime))
             logger.info("%s serves %s, champion %s", self._server, sorted(new.versions), new.champion)
         on_disk = Loaded(versions_of(self._repository, REGISTERED_NAME), champion_of(self._repository, REGISTERED_NAME))
         if new != on_disk:
@@ -146,7 +148,7 @@ class Deployment:
     def _drained(self, unwanted: AbstractSet[int]) -> set[int]:
         """Of versions that nobody wants any more, those that got no request during the grace time."""
         now = time.time()
-        asked = last_requests(self._server, REGISTERED_NAME) if unwanted else {}
+        asked = self._server.last_requests(REGISTERED_NAME) if unwanted else {}
         self._idle_since = {v: max(self._idle_since.get(v, now), asked.get(v, 0)) for v in unwanted}
         return {version for version, since in self._idle_since.items() if now - since >= self._grace_s}
 
@@ -156,7 +158,7 @@ class Deployment:
                 shutil.rmtree(folder)
 
 
-def watch(repository: Path, server: str, *, grace_s: float, interval_s: float, runtime: Runtime) -> NoReturn:
+def watch(repository: Path, server: Control, *, grace_s: float, interval_s: float, runtime: Runtime) -> NoReturn:
     """Bring a server to what the aliases say, again and again, until this process is told to stop.
 
     Parameters

@@ -20,7 +20,7 @@ from typing import IO, Self
 
 from crosseai.contract import InputError, ServerUnavailable
 from crosseai.serve import guardian
-from crosseai.serve.control import ADMIN_KEY_HEADER
+from crosseai.serve.control import ADMIN_KEY_HEADER, NO_TLS, Tls
 from crosseai.serve.environment import ServerEnvironment, server_environment
 from crosseai.serve.repository import models_of
 
@@ -61,6 +61,9 @@ class EmbeddedTriton:
         Whether the repository is a temporary one, to be deleted with all else at the end.
     admin_key
         What a header of these calls must say; nobody can make them when it is not given.
+    tls
+        The server's certificate and key; gRPC is then encrypted, and HTTP, which Triton cannot encrypt, on the loopback
+        interface alone. With ``ca`` only clients with a certificate by it are answered.
 
     Raises
     ------
@@ -89,9 +92,11 @@ class EmbeddedTriton:
         start_timeout_s: float = 120,
         delete_repository: bool = False,
         admin_key: str | None = None,
+        tls: Tls = NO_TLS,
     ) -> None:
         self._repository = Path(repository).absolute()
-        self._host = host
+        self._host, self._http_host = host, LOOPBACK if tls.is_given else host
+        self._tls = tls
         self._wanted_ports = (grpc_port, http_port)
         self._metrics_port = metrics_port
         self._start_timeout_s = start_timeout_s
@@ -102,12 +107,12 @@ class EmbeddedTriton:
     @property
     def grpc_url(self) -> str:
         """``host:port`` of the gRPC endpoint."""
-        return f"{self._reachable_host}:{self._ports[0]}"
+        return f"{_reachable(self._host)}:{self._ports[0]}"
 
     @property
     def http_url(self) -> str:
         """``host:port`` of the HTTP endpoint."""
-        return f"{self._reachable_host}:{self._ports[1]}"
+        return f"{_reachable(self._http_host)}:{self._ports[1]}"
 
     @property
     def pid(self) -> int:
@@ -119,7 +124,10 @@ class EmbeddedTriton:
         models = models_of(self._repository)
         began = time.monotonic()
         with ExitStack() as resources:
-            self._ports = tuple(_reserve(self._host, port, resources) for port in self._wanted_ports)
+            self._ports = tuple(
+                _reserve(host, port, resources)
+                for host, port in zip((self._host, self._http_host), self._wanted_ports, strict=True)
+            )
             workspace = Path(tempfile.mkdtemp(prefix=f"{self._id}-"))
             plan = guardian.Plan(
                 command=self._command(environment, workspace, models),
@@ -160,10 +168,6 @@ class EmbeddedTriton:
             return
         raise self._failure(_meaning(status))
 
-    @property
-    def _reachable_host(self) -> str:
-        return LOOPBACK if self._host == "0.0.0.0" else self._host  # noqa: S104 - compared, not bound
-
     def _command(self, environment: ServerEnvironment, workspace: Path, models: tuple[str, ...]) -> list[str]:
         grpc_port, http_port = self._ports
         return [
@@ -175,7 +179,7 @@ class EmbeddedTriton:
             f"--grpc-address={self._host}",
             f"--grpc-port={grpc_port}",
             "--reuse-grpc-port=true",  # the ports are reserved by sockets of ours, see _reserve
-            f"--http-address={self._host}",
+            f"--http-address={self._http_host}",
             f"--http-port={http_port}",
             "--reuse-http-port=true",
             *self._metrics,
@@ -185,6 +189,7 @@ class EmbeddedTriton:
             *(f"--load-model={model}" for model in models),
             f"--exit-timeout-secs={STOP_TIMEOUT_S - 1}",
             *self._restrictions,
+            *self._encryption,
         ]
 
     @property
@@ -203,6 +208,18 @@ class EmbeddedTriton:
             f"--http-restricted-api={RESTRICTED}:{ADMIN_KEY_HEADER}={self._admin_key}",
         ]
 
+    @property
+    def _encryption(self) -> list[str]:
+        """Options for TLS, mutual where authorities are given."""
+        if not self._tls.is_given:
+            return []
+        return [
+            f"--grpc-use-ssl{'-mutual' if self._tls.ca else ''}=true",
+            f"--grpc-server-cert={self._tls.certificate}",
+            f"--grpc-server-key={self._tls.key}",
+            *([f"--grpc-root-cert={self._tls.ca}"] if self._tls.ca else []),
+        ]
+
     def _wait_until_ready(self, models: tuple[str, ...], deadline: float) -> None:
         """Wait for this very server (its id says so) and for its models, while its process lives."""
         pages = ["/v2", *(f"/v2/models/{model}/ready" for model in models)]
@@ -215,7 +232,7 @@ class EmbeddedTriton:
 
     def _get(self, page: str) -> bytes | None:
         """Body of a page, or None if there is none; the connection is closed, as an open one delays the stop."""
-        connection = http.client.HTTPConnection(self._reachable_host, self._ports[1], timeout=1)
+        connection = http.client.HTTPConnection(self.http_url, timeout=1)
         try:
             connection.request("GET", page)
             response = connection.getresponse()
@@ -234,6 +251,10 @@ class EmbeddedTriton:
         telling = [line for line in lines if not _NOISE.match(line)] or lines
         log = "\n".join(f"  {line}" for line in telling[-LOG_TAIL_LINES:])
         return ServerUnavailable(f"Triton, serving {self._repository}, {what}. Its log ends with:\n{log}")
+
+
+def _reachable(host: str) -> str:
+    return LOOPBACK if host == "0.0.0.0" else host  # noqa: S104 - compared, not bound
 
 
 def _reserve(host: str, port: int | None, resources: ExitStack) -> int:

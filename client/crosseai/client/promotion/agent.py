@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Self
 
+from crosseai.client.credentials import Credentials
 from crosseai.contract import ServerError
 
 INTERVAL_S = 0.5
@@ -20,14 +21,18 @@ class Agent:
         The server's model repository.
     server
         Its gRPC address.
+    credentials
+        Files for TLS, where the server wants it.
     grace_s
         How long a version that has lost its alias stays after its last request, in seconds.
     """
 
-    def __init__(self, repository: Path, server: str, *, grace_s: float) -> None:
+    def __init__(self, repository: Path, server: str, credentials: Credentials, *, grace_s: float) -> None:
         watch = [sys.executable, "-m", "crosseai.serve.cli", "deploy", "--watch", "--tie-to-parent"]
         where = ["--repository", str(repository), "--server", server]
-        self._command = [*watch, *where, "--grace", str(grace_s), "--interval", str(INTERVAL_S)]
+        files = {"--tls-ca": credentials.ca, "--tls-cert": credentials.certificate, "--tls-key": credentials.key}
+        tls = [word for option, file in files.items() if file for word in (option, str(file))]
+        self._command = [*watch, *where, *tls, "--grace", str(grace_s), "--interval", str(INTERVAL_S)]
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(self._command, start_new_session=True)

@@ -3,6 +3,7 @@
 import getpass
 import json
 import os
+import re
 import socket
 import uuid
 from collections.abc import Iterator, Mapping
@@ -90,4 +91,5 @@ class Audit:
                 os.close(descriptor)
         except OSError as error:
             raise OutputError(f"{self._log}: the audit record cannot be written: {error.strerror}") from error
-        self._registry.tag(self._version, f"audit.{self.id}.{self._steps:02}-{step}", line[:MAX_TAG_LENGTH])
+        name = re.sub(r"[^\w.: -]+", "_", step)  # MLflow refuses tags with addresses in them
+        self._registry.tag(self._version, f"audit.{self.id}.{self._steps:02}-{name}", line[:MAX_TAG_LENGTH])

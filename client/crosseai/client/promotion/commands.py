@@ -1,6 +1,5 @@
 """The commands ``promote``, ``rollback`` and ``models`` of ``crosseai-client``."""
 
-import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,10 +13,10 @@ from crosseai.client.credentials import Credentials
 from crosseai.client.exit_codes import exit_codes
 from crosseai.client.options import credential_options
 from crosseai.client.promotion.gates import USUAL_GATES, read_gates
-from crosseai.client.promotion.promote import Site, promote, rollback
-from crosseai.client.promotion.registry import Registry
-from crosseai.client.promotion.servers import Server
-from crosseai.contract import CHAMPION, InputError
+from crosseai.client.promotion.promote import promote, rollback
+from crosseai.client.promotion.registry import Registry, parse_version
+from crosseai.client.promotion.servers import Server, Site
+from crosseai.contract import CHAMPION
 
 MODEL = "crosseai"
 
@@ -85,7 +84,7 @@ def promote_command(version: str, alias: str, gate_file: Path | None, dry_run: b
     """
     del alias  # there is one; the option says aloud what happens
     with exit_codes(_advice):
-        name, number = _parse(version)
+        name, number = parse_version(version)
         gates = USUAL_GATES if gate_file is None else read_gates(gate_file)
         promote(name, number, _site(**site), gates=gates, dry_run=dry_run, tell=_tell)
         click.echo(f"{version} would pass so far" if dry_run else f"{version} is the {CHAMPION}")
@@ -146,13 +145,6 @@ def _site(
         log=log,
         reason=reason,
     )
-
-
-def _parse(version: str) -> tuple[str, int]:
-    match = re.fullmatch(r"(?:models:/)?([^/@]+)/(\d+)", version)
-    if match is None:
-        raise InputError(f"expected NAME/VERSION, for example {MODEL}/7, found {version!r}")
-    return match[1], int(match[2])
 
 
 def _advice() -> str:

@@ -1,8 +1,9 @@
-"""The registered model in MLflow, as a promotion sees it. The only module of the client that imports mlflow."""
+"""The registered model in MLflow, as a promotion sees it."""
 
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -180,6 +181,20 @@ class Registry:
             yield
         except (MlflowException, OSError) as error:
             raise InputError(f"{what}: the registry {self.uri} answers: {error}") from error
+
+
+def parse_version(text: str) -> tuple[str, int]:
+    """Read ``NAME/VERSION`` or ``models:/NAME/VERSION``.
+
+    Raises
+    ------
+    InputError
+        If it is neither.
+    """
+    match = re.fullmatch(r"(?:models:/)?([^/@]+)/(\d+)", text)
+    if match is None:
+        raise InputError(f"expected NAME/VERSION, for example crosseai/7, found {text!r}")
+    return match[1], int(match[2])
 
 
 def _check_sha256(file: Path, expected: str, source: str) -> None:

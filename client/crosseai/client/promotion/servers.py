@@ -1,19 +1,52 @@
-"""Asking the servers of a promotion what they serve, and waiting until they do."""
+"""The servers of a promotion: which they are, what they serve, and waiting until they do."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
-from crosseai.client.credentials import Credentials
+from crosseai.client.credentials import NO_CREDENTIALS, Credentials
 from crosseai.client.transport import ServedModel, TritonTransport
-from crosseai.contract import InferenceTimeout, ServerError, ServerUnavailable
+from crosseai.contract import CrossEAIError, InferenceTimeout, ServerError, ServerUnavailable
 
 POLL_INTERVAL_S = 0.2
 CALL_TIMEOUT_S = 30.0
 
 Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """Where and how to promote.
+
+    Parameters
+    ----------
+    servers
+        gRPC addresses, each with an agent that follows the registry. Without any, the canary runs on an embedded server
+        and only the registry is changed.
+    credentials
+        For the servers.
+    repository
+        Model repository of the only server, where this machine can write it: the agent then runs here for the time.
+    grace_s
+        For that agent: how long the old version stays after its last request, in seconds.
+    timeout_s
+        How long a server may take for each change, in seconds.
+    log
+        The audit log.
+    reason
+        Why, for the record.
+    """
+
+    servers: Sequence[str] = ()
+    credentials: Credentials = NO_CREDENTIALS
+    repository: Path | None = None
+    grace_s: float = 60.0
+    timeout_s: float = 300.0
+    log: Path = Path("promotions.jsonl")
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +90,18 @@ class Server:
             If it serves something else under this name.
         """
         return self.ask(lambda transport: transport.describe(model, None if version is None else str(version)))
+
+    def check(self) -> None:
+        """Raise a ServerError if it does not answer, whatever it serves."""
+        self.ask(lambda transport: transport.check())
+
+    def state(self, model: str, version: int) -> str:
+        """What it serves, in words, or why it does not say."""
+        try:
+            champion = self.served(model).version
+        except CrossEAIError as error:
+            return str(error)
+        return f"champion {champion}, version {version} {'' if self.has_loaded(model, version) else 'not '}loaded"
 
     def has_loaded(self, model: str, version: int) -> bool:
         """Whether it answers and has loaded a version."""
