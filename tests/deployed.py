@@ -1,6 +1,5 @@
 """The files of ``deploy/``, read as those read them who use them."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from crosseai.serve.cli import main as serve_main
 
 DEPLOY = Path(__file__).resolve().parents[1] / "deploy"
 DOCKERFILES = {
-    "crosseai-server": ("server.Dockerfile", None),
+    "crosseai-server": ("server.Dockerfile", ""),
     "crosseai-client": ("client.Dockerfile", "client"),
     "crosseai-agent": ("client.Dockerfile", "agent"),
 }
@@ -40,15 +39,14 @@ def resources(folder: str) -> dict[tuple[str, str], Json]:
 def instructions(image: str) -> list[Json]:
     """What an image's stage is made of: the instructions of the stages below it, then its own."""
     file, stage = DOCKERFILES[image]
-    stages: dict[str | None, list[Json]] = {}
-    name: str | None = None
+    stages: dict[str, list[Json]] = {}
+    name = ""
     parser = DockerfileParser(path=str(DEPLOY / "containers" / file), cache_content=True)
     for instruction in parser.structure:
         if instruction["instruction"] == "FROM":
             base, _, name = instruction["value"].partition(" AS ")
-            name = name or None
-            stages[name] = [*stages.get(base, [])]
-        if name is not None or stages:
+            stages[name] = list(stages.get(base, []))
+        if stages:
             stages[name].append(instruction)
     return stages[stage]
 
@@ -63,10 +61,9 @@ def words(image: str, name: str) -> list[str]:
     return list(yaml.safe_load(values(image, name)[-1]))
 
 
-def containers(pod: Json) -> Iterator[tuple[str, Json]]:
-    """Containers of a pod's spec, by name."""
-    for container in pod["containers"]:
-        yield container["name"], container
+def containers(template: Json) -> dict[str, Json]:
+    """Containers of a pod's template, by name."""
+    return {container["name"]: container for container in template["spec"]["containers"]}
 
 
 def parse(words: list[str]) -> click.Context:

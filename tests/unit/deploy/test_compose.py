@@ -47,7 +47,7 @@ def test_what_is_named_exists(services):
             build = service["build"]
             file, stage = DOCKERFILES[service["image"]]
             assert (DEPLOY / build["context"] / build["dockerfile"]).resolve() == DEPLOY / "containers" / file
-            assert build.get("target") == stage
+            assert build.get("target", "") == stage
         else:
             assert service["image"] in DOCKERFILES or re.fullmatch(r"[\w/-]+:v?\d+\.\d+\.\d+", service["image"]), name
     assert set(document["volumes"]) <= mounted

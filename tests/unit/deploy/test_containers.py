@@ -12,7 +12,7 @@ import pytest
 
 from crosseai.serve.container import container_command
 from crosseai.serve.environment import ServerEnvironment, environment_folder
-from tests.deployed import DEPLOY, DOCKERFILES, parse, resources, values, words
+from tests.deployed import DEPLOY, DOCKERFILES, containers, parse, resources, values, words
 
 DEFAULTS = ("/opt/nvidia/nvidia_entrypoint.sh", "tritonserver")
 
@@ -106,6 +106,6 @@ def test_triton_knows_every_option():
         [environment.tritonserver, "--help"], env=environment.variables(), check=False, capture_output=True, text=True
     )
     known = set(re.findall(r"^\s+(--[\w-]+)", usage.stdout + usage.stderr, re.MULTILINE))
-    pod = resources("base")["Deployment", "crosseai-server"]["spec"]["template"]["spec"]
-    used = [*words("crosseai-server", "ENTRYPOINT")[2:], *pod["containers"][0]["args"]]
+    pod = containers(resources("base")["Deployment", "crosseai-server"]["spec"]["template"])
+    used = [*words("crosseai-server", "ENTRYPOINT")[2:], *pod["server"]["args"]]
     assert {option.partition("=")[0] for option in used} <= known

@@ -36,7 +36,7 @@ def test_every_file_is_listed(folder):
     ]
     listed = {*kustomization["resources"], *generated, "kustomization.yaml"}
     assert listed == {file.name for file in (KUBERNETES / folder).iterdir()}
-    images = {container["image"] for _, container in containers(pod_of(folder)["spec"])}
+    images = {container["image"] for container in containers(pod_of(folder)).values()}
     assert {image["name"] for image in kustomization["images"]} == images
     assert all(re.match(r"\d", image["newTag"]) for image in kustomization["images"])
 
@@ -58,12 +58,13 @@ def test_kustomize_makes_the_same_resources(folder):
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_every_pod_is_confined(folder):
-    pod = pod_of(folder)["spec"]
+    template = pod_of(folder)
+    pod = template["spec"]
     assert pod["automountServiceAccountToken"] is False
     context = pod["securityContext"]
     assert (context["runAsNonRoot"], context["runAsUser"], context["runAsGroup"]) == (True, 1000, 1000)
     assert context["seccompProfile"] == {"type": "RuntimeDefault"}
-    for name, container in containers(pod):
+    for name, container in containers(template).items():
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -75,21 +76,22 @@ def test_every_pod_is_confined(folder):
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_volumes_are_those_that_are_mounted(folder):
-    pod = pod_of(folder)["spec"]
-    mounted = {mount["name"] for _, container in containers(pod) for mount in container["volumeMounts"]}
-    assert mounted == {volume["name"] for volume in pod["volumes"]}
-    assert all("/tmp" in {m["mountPath"] for m in container["volumeMounts"]} for _, container in containers(pod))
-    claims = {v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if "persistentVolumeClaim" in v}
+    template = pod_of(folder)
+    volumes, found = template["spec"]["volumes"], containers(template).values()
+    assert {m["name"] for container in found for m in container["volumeMounts"]} == {v["name"] for v in volumes}
+    assert all("/tmp" in {m["mountPath"] for m in container["volumeMounts"]} for container in found)
+    claims = {v["persistentVolumeClaim"]["claimName"] for v in volumes if "persistentVolumeClaim" in v}
     assert claims == {name for kind, name in resources(folder) if kind == "PersistentVolumeClaim"}
     (kustomization,) = read_yaml(KUBERNETES / folder / "kustomization.yaml")
     generated = {generator["name"] for generator in kustomization.get("configMapGenerator", [])}
-    named = {volume["configMap"]["name"] for volume in pod["volumes"] if "configMap" in volume}
-    named |= {source["configMapRef"]["name"] for _, c in containers(pod) for source in c.get("envFrom", [])}
+    named = {volume["configMap"]["name"] for volume in volumes if "configMap" in volume}
+    named |= {source["configMapRef"]["name"] for container in found for source in container.get("envFrom", [])}
     assert named == generated
 
 
 def test_the_one_gpu_is_tritons():
-    limits = {name: c["resources"]["limits"].get("nvidia.com/gpu") for name, c in containers(pod_of("base")["spec"])}
+    found = containers(pod_of("base"))
+    limits = {name: container["resources"]["limits"].get("nvidia.com/gpu") for name, container in found.items()}
     assert limits == {"server": 1, "agent": None, "proxy": None}
 
 
@@ -117,12 +119,12 @@ def test_selectors_find_the_servers():
 
 def test_ports_are_those_of_the_proxy():
     pod, base = pod_of("base"), resources("base")
-    ports = {port["name"]: port["containerPort"] for _, c in containers(pod["spec"]) for port in c.get("ports", [])}
+    proxy, server = (containers(pod)[name] for name in ("proxy", "server"))
+    ports = {port["name"]: port["containerPort"] for port in proxy["ports"]}
     nginx = (KUBERNETES / "base/nginx.conf").read_text(encoding="utf-8")
     assert {int(port) for port in re.findall(r"listen (\d+)", nginx)} == set(ports.values())
     (service,) = base["Service", "crosseai-server"]["spec"]["ports"]
     assert ports[service["targetPort"]] == service["port"]
-    server = dict(containers(pod["spec"]))["server"]
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         assert server[probe]["httpGet"]["port"] in ports
     ingress = base["NetworkPolicy", "crosseai-server"]["spec"]["ingress"]
@@ -132,12 +134,12 @@ def test_ports_are_those_of_the_proxy():
 
 
 def test_arguments_are_options_of_our_commands():
-    agent = dict(containers(pod_of("base")["spec"]))["agent"]
+    agent = containers(pod_of("base"))["agent"]
     watching = parse([*words(agent["image"], "ENTRYPOINT"), *agent["args"]]).params
     assert watching["watching"]
     assert str(watching["repository"]) in {mount["mountPath"] for mount in agent["volumeMounts"]}
     pod = pod_of("batch")
-    client = dict(containers(pod["spec"]))["client"]
+    client = containers(pod)["client"]
     run = parse([*words(client["image"], "ENTRYPOINT"), *client["args"]]).params
     (service,) = resources("base")["Service", "crosseai-server"]["spec"]["ports"]
     assert run["server"] == f"dns:///crosseai-server:{service['port']}"
@@ -151,7 +153,7 @@ def test_the_job_tries_again_only_what_may_get_better():
     rules = resources("batch")["Job", "crosseai-run"]["spec"]["podFailurePolicy"]["rules"]
     usage_error = 2
     assert rules[0]["onExitCodes"]["values"] == [EXIT_FAILED, usage_error]
-    assert rules[0]["onExitCodes"]["containerName"] in dict(containers(pod_of("batch")["spec"]))
+    assert rules[0]["onExitCodes"]["containerName"] in containers(pod_of("batch"))
 
 
 def test_the_autoscaler_gets_the_recorded_queue_time():
