@@ -30,7 +30,7 @@ demo: $(DEMO)/model/model.onnx
 	crosseai-train evaluate --model $$(< $(DEMO)/run) --data $(UNSEEN) --part all
 	@rm -rf $(DEMO)/{.journal,manifest.json,overlays,panels}
 ifeq ($(IMAGES),$(UNSEEN)/images)
-	crosseai-client run $(IMAGES) --output $(DEMO) --explain $(UNSEEN)/BBox_List_2017.csv --write overlay,panel
+	crosseai-client run $(IMAGES) --output $(DEMO) --explain $(UNSEEN)/BBox_List_2017.csv --boxes $(UNSEEN)/BBox_List_2017.csv --write overlay,panel
 	crosseai-client evaluate $(DEMO) --boxes $(UNSEEN)/BBox_List_2017.csv
 else
 	crosseai-client run '$(patsubst ~/%,$(HOME)/%,$(IMAGES))' --output $(DEMO) --write overlay,panel || [ $$? -eq 1 ]

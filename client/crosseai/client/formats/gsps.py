@@ -5,7 +5,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from crosseai.client.formats.dicom_context import MANUFACTURER, SOFTWARE, instance_uid, series_uid
-from crosseai.contract import RESEARCH_NOTICE, Finding, ImageResult, ModelIdentity
+from crosseai.contract import Finding, ImageResult, ModelIdentity
 
 _PIXEL = hd.pr.AnnotationUnitsValues.PIXEL
 
@@ -42,7 +42,7 @@ def presentation_state(context: Dataset, result: ImageResult, model: ModelIdenti
         software_versions=SOFTWARE,
         device_serial_number=model.version,
         content_label="CROSSEAI",
-        content_description=f"Boxes of CrossEAI, model {model.version}. {RESEARCH_NOTICE}"[:64],
+        content_description=f"Boxes by CrossEAI {model.version[:24]}, for research",
         graphic_annotations=[annotation],
         graphic_layers=[layer],
         series_description=f"CrossEAI boxes, model {model.version}, for research",

@@ -18,7 +18,7 @@ from crosseai.client.formats.dicom_context import (
     instance_uid,
     series_uid,
 )
-from crosseai.contract import NO_BOX, RESEARCH_NOTICE, Finding, ImageResult, ModelIdentity
+from crosseai.contract import NO_BOX, Finding, ImageResult, ModelIdentity
 
 _Direction: TypeAlias = tuple[float, float, float]
 
@@ -74,7 +74,7 @@ def parametric_map(
         voi_lut_transformations=[hd.VOILUTTransformation(window_center=127.5, window_width=255)],
         transfer_syntax_uid=ExplicitVRLittleEndian,
         content_label="CROSSEAI",
-        content_description=f"Fused maps of CrossEAI, model {model.version}. {RESEARCH_NOTICE}"[:64],
+        content_description=f"Fused maps by CrossEAI {model.version[:24]}, for research",
         series_description=f"CrossEAI fused maps, model {model.version}, for research",
     )
     made.Laterality = ""  # of type 2C

@@ -32,7 +32,7 @@ function histogram(values, bins) {
 function histogramChart(counts, label, line = null) {
   const [width, height, base] = [200, 74, 58], peak = Math.max(1, ...counts), step = width / counts.length;
   const bars = counts.map((count, i) => {
-    const tall = count ? Math.max(1.5, (count / peak) * (base - 6)) : 0;
+    const tall = count ? Math.max(1.5, (count / peak) * (base - 14)) : 0;
     const title = `${(i / counts.length).toFixed(2)} to ${((i + 1) / counts.length).toFixed(2)}: ${count}`;
     return svg("rect", { class: line !== null && (i + 0.5) / counts.length >= line ? "bar above" : "bar",
       x: i * step + 0.5, y: base - tall, width: step - 1, height: tall }, svg("title", {}, title));
