@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
 
-from crosseai.client.promotion.canary import read_golden
+from crosseai.client.promotion.canary import askable
 from crosseai.client.promotion.gates import Gates, check_records
 from crosseai.client.promotion.registry import Registry
 from crosseai.contract import Architecture, ModelSpec
@@ -87,7 +87,8 @@ def test_registered_version_can_be_promoted(store, tmp_path):
     assert [(result.gate, result.holds) for result in results] == [
         (n, True) for n in ("signature", "compatible", "parity")
     ]
-    golden = read_golden(version.golden, version.spec)
+    assert version.golden is not None
+    golden = askable(version.golden, version.spec)
     assert golden.outputs["heatmaps"].shape[:2] == golden.targets.shape
     assert golden.targets.size
 
@@ -162,6 +163,17 @@ def test_a_graph_beyond_its_tolerance_is_neither_written_nor_registered(store, c
     assert list(tmp_path.iterdir()) == []
     versions = MlflowClient(f"sqlite:///{store}/mlflow.db").search_model_versions("name = 'crosseai'")
     assert [int(version.version) for version in versions] == [1]
+
+
+def test_the_kinds_of_maps_are_options_and_travel_with_the_model(checkpoint, tmp_path):
+    arguments = ["--model", checkpoint, "--output", tmp_path, "--no-register", "--heatmap"]
+    run("onnx", *arguments, "layercam", "--gradient", "plain")
+    spec = ModelSpec.load(tmp_path)
+    assert (spec.heatmap, spec.gradient) == ("layercam", "plain")
+    assert "agrees with PyTorch on 3 images" in run("verify", tmp_path, "--model", checkpoint)
+    refused = CliRunner().invoke(main, ["onnx", *map(str, arguments), "cam"])
+    assert (refused.exit_code, "heat map cam: expected global average pooling" in refused.output) == (2, True)
+    assert ModelSpec.load(tmp_path) == spec
 
 
 @pytest.mark.parametrize("content", ["{}", json.dumps({"name": "x"})])
