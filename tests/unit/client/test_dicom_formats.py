@@ -136,6 +136,8 @@ def test_the_capture_shows_the_overlay(context: Dataset) -> None:
     capture = make("secondary-capture", context, **BOXES)
     assert capture.pixel_array[10, 20].tolist() == [255, 128, 0]
     assert capture.pixel_array.sum() == 255 + 128
+    assert capture.SourceImageSequence[0].ReferencedSOPInstanceUID == context.SOPInstanceUID
+    assert capture.BurnedInAnnotation == context.BurnedInAnnotation
 
 
 def test_the_maps_come_back_and_cover_the_radiograph(context: Dataset, tmp_path: Path) -> None:

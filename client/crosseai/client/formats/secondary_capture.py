@@ -46,4 +46,9 @@ def secondary_capture(
         series_description=f"CrossEAI overlay, model {model.version}, for research",
     )
     capture.Laterality = ""  # of type 2C
+    if "BurnedInAnnotation" in context:
+        capture.BurnedInAnnotation = context.BurnedInAnnotation
+    source = Dataset()
+    source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID = context.SOPClassUID, context.SOPInstanceUID
+    capture.SourceImageSequence = [source]
     return capture
