@@ -5,7 +5,6 @@ import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from crosseai.contract import InputError
 
@@ -69,7 +68,7 @@ def image_name(path: str | Path) -> str:
     return name.removesuffix(suffix) if suffix.lower() in _IMAGE_SUFFIXES else name
 
 
-def image_id(content: bytes | BinaryIO) -> str:
+def image_id(content: bytes | io.BufferedReader) -> str:
     """Name of a file's content: the first 128 bits of its SHA-256, in hexadecimal.
 
     A file that is moved or renamed keeps its id, and the id says nothing about the patient.

@@ -1,11 +1,12 @@
 """Where radiographs lie: in local folders, or behind URLs that pyarrow or fsspec can open, such as ``s3://``."""
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import cast
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import pyarrow as pa
@@ -93,7 +94,7 @@ def read_file(location: str, policy: ReadPolicy = DEFAULT_POLICY) -> bytes:
 
 
 @contextmanager
-def open_file(location: str) -> Iterator[BinaryIO]:
+def open_file(location: str) -> Iterator[io.BufferedReader]:
     """Open a file for reading any part of it.
 
     Raises
@@ -107,8 +108,8 @@ def open_file(location: str) -> Iterator[BinaryIO]:
                 yield file
         else:
             filesystem, path = open_filesystem(location)
-            with filesystem.open_input_file(path) as stream:
-                yield stream
+            with filesystem.open_input_file(path) as stream, io.BufferedReader(stream) as file:
+                yield file
 
 
 def open_filesystem(url: str) -> tuple[pa_fs.FileSystem, str]:
