@@ -71,7 +71,7 @@ def nih_explanations() -> Explanations | None:
     if not SHARED_DATA.is_dir():
         return None
     if not file.is_file():
-        _explain(*_real_classifier(SHARED_DATA / "weights"), SHARED_DATA / "nih", file)
+        _explain(*real_classifier(SHARED_DATA / "weights"), SHARED_DATA / "nih", file)
     return _load(file)
 
 
@@ -82,7 +82,7 @@ def _phantoms(part: str, count: int) -> Path:
     return folder
 
 
-def _real_classifier(folder: Path) -> tuple[nn.Module, ModelSpec]:
+def real_classifier(folder: Path) -> tuple[nn.Module, ModelSpec]:
     """The classifier that comes with its own code."""
     spec = importlib.util.spec_from_file_location("model", folder / "model.py")
     if spec is None or spec.loader is None:

@@ -1,5 +1,6 @@
 """The methods that explain one contrastive classifier: CrossEAI, and SCALP with the same box step."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import nn
 from crosseai import postproc
 from crosseai.comparison.classifier import CHECKPOINT_FOLDER, device, fit_classifier
 from crosseai.comparison.cohort import Cohort
-from crosseai.comparison.method import Localisation
+from crosseai.comparison.method import Localisation, Localiser
 from crosseai.comparison.sanity_check import SanityCheck, sanity_check
 from crosseai.contract import InputError, ModelSpec, box_preset
 from crosseai.contract.spec import HeatmapMethod
@@ -24,7 +25,7 @@ from crosseai.training.evaluation import Images, predict_logits
 from crosseai.training.progress import Epoch
 
 
-class ContrastiveMethod:
+class ContrastiveMethod(ABC):
     """What CrossEAI and SCALP share: the classifier, trained by equation 3 (arXiv 2310.19835, section 3.1).
 
     SCALP contrasts by patient alone (``contrast`` of the configuration); CrossEAI adds the disease. The paper compares
@@ -62,6 +63,15 @@ class ContrastiveMethod:
             raise InputError(f"{self.name}: expected cross_entropy_weight < 1, for a contrastive loss, found 1")
         fit_classifier(cohort, config, folder, weights=weights, on_epoch=on_epoch)
 
+    def load(self, config: FitConfig, folder: Path) -> Localiser:
+        """Read the trained classifier."""
+        del config
+        return self.explain(*load_checkpoint(folder / CHECKPOINT_FOLDER))
+
+    @abstractmethod
+    def explain(self, model: nn.Module, spec: ModelSpec) -> Localiser:
+        """The method's boxes for any trained classifier."""
+
 
 class CrossEAI(ContrastiveMethod):
     """Grad-CAM++ and Guided Backpropagation, fused, and Algorithm 1 with a named set of box parameters.
@@ -91,10 +101,8 @@ class CrossEAI(ContrastiveMethod):
         super().__init__(name, title)
         self.boxes, self.heatmap, self.gradient = box_preset(preset), heatmap, gradient
 
-    def load(self, config: FitConfig, folder: Path) -> "MapLocaliser":
-        """Read the trained classifier."""
-        del config
-        model, spec = load_checkpoint(folder / CHECKPOINT_FOLDER)
+    def explain(self, model: nn.Module, spec: ModelSpec) -> "MapLocaliser":
+        """Boxes by the preset, whatever the spec recommends."""
         return MapLocaliser(model, replace(spec, boxes=self.boxes), heatmap=self.heatmap, gradient=self.gradient)
 
 

@@ -1,19 +1,17 @@
 """SCALP (Jaiswal et al., ICDM 2021) with the box procedure of its authors' public code."""
 
 from itertools import combinations
-from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from torch import nn
 
 from crosseai import postproc
 from crosseai.comparison.candidates import brightest
-from crosseai.comparison.classifier import CHECKPOINT_FOLDER
 from crosseai.comparison.gradcam import ContrastiveMethod, MapExplainer
 from crosseai.comparison.method import Boxes, Localisation
-from crosseai.training import load_checkpoint
-from crosseai.training.config import FitConfig
+from crosseai.contract import ModelSpec
 from crosseai.training.evaluation import Images
 
 RED = 0.95
@@ -33,10 +31,9 @@ class ScalpContours(ContrastiveMethod):
     one), and one box is chosen without the truth, :func:`brightest` (the code counts the best of all).
     """
 
-    def load(self, config: FitConfig, folder: Path) -> "ContourLocaliser":
-        """Read the trained classifier."""
-        del config
-        return ContourLocaliser(*load_checkpoint(folder / CHECKPOINT_FOLDER))
+    def explain(self, model: nn.Module, spec: ModelSpec) -> "ContourLocaliser":
+        """Boxes by contours."""
+        return ContourLocaliser(model, spec)
 
 
 class ContourLocaliser(MapExplainer):
