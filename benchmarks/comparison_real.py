@@ -62,11 +62,11 @@ def report(comparison: Comparison) -> Iterator[str]:
     yield "# The methods that explain a given classifier, on real radiographs"
     yield ""
     yield (
-        f"{datetime.now(UTC):%Y-%m-%d}, by `python -m benchmarks.comparison_real`. Images and boxes of NIH ChestX-ray14; a"
-        " plain ResNet-50 of modest training, without contrastive loss, that never saw these images. Accuracy is the"
-        " share of boxes with IoU >= T; brackets are 95 % intervals of a bootstrap over patients, p is of the paired one."
-        " The constant box of a disease is that of other patients (five folds). Published are the papers' own models on"
-        " all boxes: they and these few cannot be compared."
+        f"{datetime.now(UTC):%Y-%m-%d}, by `python -m benchmarks.comparison_real`. Images and boxes of NIH;"
+        " a plain ResNet-50 of modest training, without contrastive loss, that never saw these images. Accuracy is the"
+        " share of boxes with IoU >= T; brackets are 95 % intervals of a bootstrap over patients, p is of the paired"
+        " one. The constant box of a disease is that of other patients (five folds). Published are the papers' own"
+        " models on all boxes: they and these few cannot be compared."
     )
     *_, of_six, mean = accuracy_grids(comparison)
     others = (explanation_grid, sanity_grid, auc_grid, proposals_grid)
