@@ -37,7 +37,7 @@ from tests.integration.test_nothing_lost import write_images
 TABLE = Path(__file__).with_suffix(".md")
 
 WORKERS = (1, 2, 4, 8, 12, 16)
-SERVERS, LATENCY_S, CAPACITY = 3, 0.5, 12
+SERVERS, LATENCY_S, CAPACITY = 3, 1.0, 12
 """Stand-ins: enough for twelve workers that keep one request under way at each of them."""
 SMALL_IMAGES = 480
 

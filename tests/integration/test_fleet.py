@@ -16,8 +16,9 @@ from crosseai.client.servers import ServerPool
 from crosseai.contract import ServerUnavailable
 from crosseai.serve.embedded import EmbeddedTriton
 from crosseai.serve.repository import place_version
+from tests.certificates import Certificates
 from tests.integration.test_nothing_lost import rows, write_images
-from tests.integration.test_servers import TOKEN, Certificates, RunInThread, gateway, triton_process
+from tests.integration.test_servers import TOKEN, RunInThread, gateway, triton_process
 from tests.tiny_model import write_tiny_model
 
 COUNT = 1000
