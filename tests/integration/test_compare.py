@@ -17,6 +17,7 @@ from crosseai.training.phantoms import write_phantoms
 
 SIDE = 64
 SETTINGS = (
+    *("--config", "paper"),
     *("--architecture", "resnet14", "--no-triplet-attention", "--width", "4", "--input-size", str(SIDE)),
     *("--epochs", "1", "--batch-size", "16", "--resamples", "100", "--replaced", "3"),
 )
