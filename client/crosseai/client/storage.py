@@ -108,7 +108,7 @@ def open_file(location: str) -> Iterator[io.BufferedReader]:
                 yield file
         else:
             filesystem, path = open_filesystem(location)
-            with filesystem.open_input_file(path) as stream, io.BufferedReader(stream) as file:
+            with filesystem.open_input_file(path) as stream, _RemoteFile(stream) as file:
                 yield file
 
 
@@ -164,6 +164,10 @@ def _list_remote(root: str) -> Iterator[Listed]:
                 name = info.path.removeprefix(top).lstrip("/")
                 yield Listed(name, locate(root, name), info.size, info.mtime_ns)
         folders += reversed([info.path for info in infos if info.type is pa_fs.FileType.Directory])
+
+
+class _RemoteFile(io.BufferedReader):
+    name = ""  # pydicom asks for it
 
 
 @lru_cache
