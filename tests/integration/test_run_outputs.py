@@ -96,12 +96,12 @@ def in_reports(out: Path) -> Boxes:
     """As dcmtk prints them."""
     found = []
     for path in (out / "dicom-sr").glob("*.dcm"):
-        text = subprocess.run(["dsrdump", path], capture_output=True, text=True, check=True).stdout
-        diseases = re.findall(r'Tracking Identifier"\)="(\w+) \d+"', text)
-        corners = re.findall(r"SCOORD:\S* *=\(POLYLINE,([\d./,]+)\)|POLYLINE[^\d]*([\d./,]+)", text)
-        for disease, groups in zip(diseases, corners, strict=True):
-            points = [[float(number) for number in point.split("/")] for point in "".join(groups).split(",")]
-            found.append((disease, (*points[0], *points[2])))
+        dump = ["dsrdump", "--print-long-values", path]
+        text = subprocess.run(dump, capture_output=True, text=True, check=True).stdout
+        diseases = re.findall(r'"Tracking Identifier"\)="(\w+) \d+"', text)
+        for disease, polyline in zip(diseases, re.findall(r"\(POLYLINE,([\d./,]+)\)", text), strict=True):
+            corners = [[float(edge) for edge in corner.split("/")] for corner in polyline.split(",")]
+            found.append((disease, (*corners[0], *corners[2])))
     return sorted(found)
 
 
