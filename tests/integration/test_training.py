@@ -20,7 +20,20 @@ from crosseai.training.cli import main
 from crosseai.training.tracking import resolve_checkpoint, training_run
 from tests.nih_layout import write_data_set
 
-FIT = ("--width", "4", "--input-size", "32", "--epochs", "2", "--batch-size", "16", "--seed", "3")
+FIT = (
+    "--config",
+    "phantoms",
+    "--width",
+    "4",
+    "--input-size",
+    "32",
+    "--epochs",
+    "2",
+    "--batch-size",
+    "16",
+    "--seed",
+    "3",
+)
 
 
 @pytest.fixture(scope="module")

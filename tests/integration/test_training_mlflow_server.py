@@ -1,13 +1,5 @@
 """Training against a real MLflow server with a SQLite store and an artifact folder of its own."""
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,31 +13,10 @@ from mlflow import MlflowClient
 from crosseai.training import load_checkpoint
 from crosseai.training.cli import main
 from crosseai.training.tracking import resolve_checkpoint
+from tests.mlflow_server import free_port, mlflow_server
 from tests.nih_layout import write_data_set
 
 pytestmark = pytest.mark.slow
-
-START_TIMEOUT_S = 120
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def wait_until_healthy(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            pytest.fail(f"MLflow server ended with {server.returncode}: {log.read_text()[-2000:]}")
-        try:
-            with urllib.request.urlopen(f"{url}/health", timeout=5):  # noqa: S310 - our own loopback server
-                return
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            time.sleep(0.2)
-    pytest.fail(f"MLflow server is not healthy after {START_TIMEOUT_S} s: {log.read_text()[-2000:]}")
 
 
 @pytest.fixture(scope="module")
@@ -55,25 +26,8 @@ def server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server_url(server_folder: Path) -> Iterator[str]:
-    port = free_port()
-    command = [
-        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
-        *("--backend-store-uri", f"sqlite:///{server_folder / 'server.db'}"),
-        *("--artifacts-destination", str(server_folder / "artifacts")),
-    ]
-    log = server_folder / "log"
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
-    environment.pop("MLFLOW_TRACKING_URI", None)
-    with log.open("wb") as stream:
-        server = subprocess.Popen(
-            command, cwd=server_folder, env=environment, stdout=stream, stderr=stream, start_new_session=True
-        )
-    try:
-        wait_until_healthy(f"http://127.0.0.1:{port}", server, log)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(timeout=30)
+    with mlflow_server(server_folder, str(server_folder / "artifacts")) as url:
+        yield url
 
 
 def test_a_run_is_recorded_by_the_server_and_its_checkpoint_comes_back(
@@ -83,7 +37,8 @@ def test_a_run_is_recorded_by_the_server_and_its_checkpoint_comes_back(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server_url)
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
     monkeypatch.chdir(tmp_path)
-    fit = ["fit", "--data", str(data), "--width", "4", "--input-size", "32", "--epochs", "1", "--output", "out"]
+    small = ["--config", "phantoms", "--width", "4", "--input-size", "32", "--epochs", "1"]
+    fit = ["fit", "--data", str(data), *small, "--output", "out"]
     fitted = CliRunner().invoke(main, fit)
     assert fitted.exit_code == 0, fitted.output
     uri = fitted.stdout.splitlines()[-1]
@@ -108,7 +63,10 @@ def test_a_server_that_is_away_is_a_clear_error(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     data = write_data_set(tmp_path / "nih", patients=40)
-    for arguments in (["fit", "--width", "4", "--input-size", "32"], ["evaluate", "--model", "runs:/" + 32 * "a"]):
+    for arguments in (
+        ["fit", "--config", "phantoms", "--width", "4", "--input-size", "32"],
+        ["evaluate", "--model", "runs:/" + 32 * "a"],
+    ):
         result = CliRunner().invoke(main, [*arguments, "--data", str(data)])
         assert result.exit_code == 2, result.output
         assert "127.0.0.1" in result.stderr

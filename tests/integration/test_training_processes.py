@@ -22,7 +22,20 @@ from tests.integration.shared_step import losses_and_gradients
 from tests.nih_layout import write_data_set
 
 TRAIN = (sys.executable, "-c", "from crosseai.training.cli import main; main()")
-FIT = ("--width", "4", "--input-size", "32", "--epochs", "5", "--cross-entropy-weight", "0.8", "--seed", "3")
+FIT = (
+    "--config",
+    "phantoms",
+    "--width",
+    "4",
+    "--input-size",
+    "32",
+    "--epochs",
+    "5",
+    "--cross-entropy-weight",
+    "0.8",
+    "--seed",
+    "3",
+)
 
 
 @pytest.fixture(scope="module")

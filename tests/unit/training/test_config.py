@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from crosseai.contract import Architecture, InputError
-from crosseai.training.config import RECIPES, FitConfig
+from crosseai.training.config import PHANTOMS_FILENAME, RECIPES, FitConfig, usual_recipe
 
 
 def test_the_defaults_are_the_papers() -> None:
@@ -77,3 +77,9 @@ def test_an_absent_file_is_refused(tmp_path: Path) -> None:
 def test_impossible_settings_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=rf"training: expected .*{next(iter(change))}"):
         FitConfig(**change)
+
+
+def test_phantoms_have_a_recipe_of_their_own(tmp_path: Path) -> None:
+    assert usual_recipe(tmp_path) == "paper"
+    (tmp_path / PHANTOMS_FILENAME).touch()
+    assert usual_recipe(tmp_path) == "phantoms"

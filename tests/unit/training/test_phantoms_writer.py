@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import json
 from itertools import islice
 from pathlib import Path
 
@@ -48,6 +49,11 @@ def test_a_longer_set_begins_with_the_shorter(folder: Path, tmp_path: Path) -> N
     images = [name for name in few if name.startswith("images/")]
     assert len(images) == 5
     assert all(few[name] == many[name] for name in images)
+
+
+def test_the_folder_says_how_it_was_drawn(folder: Path) -> None:
+    drawn = json.loads((folder / "phantoms.json").read_text())
+    assert drawn == {"count": COUNT, "seed": 5, "image_format": "both", "size": SIZE}
 
 
 def test_tables_are_those_of_nih(folder: Path) -> None:

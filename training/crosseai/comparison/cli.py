@@ -8,7 +8,7 @@ import click
 
 from crosseai.training.cli import data_options, decoding_bar
 from crosseai.training.commands import Command, setting_options
-from crosseai.training.config import RECIPES, FitConfig
+from crosseai.training.config import RECIPES, FitConfig, usual_recipe
 from crosseai.training.evaluation import mean_auc
 from crosseai.training.layouts import Layout
 from crosseai.training.progress import Epoch
@@ -26,9 +26,9 @@ from crosseai.training.progress import Epoch
 @click.option(
     "--config",
     "recipe",
-    default="paper",
     metavar="NAME|FILE",
-    help=f"Settings that all methods share: {', '.join(RECIPES)}, or a TOML file; those not in it are the paper's.",
+    help=f"Settings that all methods share: {', '.join(RECIPES)}, or a TOML file; those not in it are the paper's.  "
+    "[default: paper; for phantoms, phantoms]",
 )
 @setting_options
 @click.option(
@@ -55,7 +55,7 @@ def compare(
     methods: str,
     boxes: Path | None,
     output: Path,
-    recipe: str,
+    recipe: str | None,
     weights: Path | None,
     heatmap: Any,
     gradient: Any,
@@ -76,7 +76,8 @@ def compare(
     from crosseai.comparison.tables import grids
 
     chosen = methods_named(methods, heatmap, gradient)
-    config = FitConfig.load(recipe).changed({name: value for name, value in settings.items() if value is not None})
+    given = {name: value for name, value in settings.items() if value is not None}
+    config = FitConfig.load(recipe or usual_recipe(data)).changed(given)
     with decoding_bar() as on_decoded:
         cohort = read_cohort(data, config, boxes=boxes, layout=layout, cache=cache, on_decoded=on_decoded)
     comparison = compare_methods(

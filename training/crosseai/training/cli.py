@@ -12,7 +12,7 @@ import click
 from crosseai.contract import RESEARCH_NOTICE
 from crosseai.training.cache import Progress
 from crosseai.training.commands import Function, Group, setting_options
-from crosseai.training.config import RECIPES, FitConfig
+from crosseai.training.config import RECIPES, FitConfig, usual_recipe
 from crosseai.training.evaluation import mean_auc
 from crosseai.training.judge import SCALP_MEAN_AUC, WANG_2017_AUC, Evaluation
 from crosseai.training.layouts import LAYOUTS, Layout
@@ -64,9 +64,9 @@ def phantoms(output: Path, count: int, seed: int, image_format: Literal["png", "
 @click.option(
     "--config",
     "recipe",
-    default="phantoms",
     metavar="NAME|FILE",
-    help=f"Settings: {', '.join(RECIPES)}, or a TOML file of them; those not in it are the paper's.",
+    help=f"Settings: {', '.join(RECIPES)}, or a TOML file of them; those not in it are the paper's.  "
+    "[default: paper; for phantoms, phantoms]",
 )
 @setting_options
 @click.option(
@@ -80,7 +80,7 @@ def fit(
     data: Path,
     layout: Layout | None,
     cache: Path | None,
-    recipe: str,
+    recipe: str | None,
     weights: Path | None,
     output: Path | None,
     resume: bool,
@@ -103,7 +103,7 @@ def fit(
     with decoding_bar() as on_decoded:
         report = fit_classifier(
             data,
-            FitConfig.load(recipe).changed(given),
+            FitConfig.load(recipe or usual_recipe(data)).changed(given),
             layout=layout,
             weights=weights,
             cache=cache,

@@ -13,6 +13,14 @@ from crosseai.contract import Architecture, InputError
 RECIPES = ("paper", "scalp", "phantoms")
 """Configurations that come with the package: ``recipes/NAME.toml``."""
 
+PHANTOMS_FILENAME = "phantoms.json"
+"""Beside the listing of phantoms: how they were drawn."""
+
+
+def usual_recipe(folder: Path) -> str:
+    """Name of the configuration for a data set, unless told otherwise: the paper's, and a small one for phantoms."""
+    return "phantoms" if (folder / PHANTOMS_FILENAME).is_file() else "paper"
+
 
 def _setting(default: Any, meaning: str) -> Any:
     return field(default=default, metadata={"help": meaning})

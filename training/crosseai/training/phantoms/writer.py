@@ -1,11 +1,12 @@
 """A set of phantoms on disk, in the layout of NIH ChestX-ray14.
 
 ``images/PPPPPPPP_NNN.png`` (8 bit) and ``dicom/PPPPPPPP_NNN.dcm`` (12 bit), ``Data_Entry_2017.csv`` and
-``BBox_List_2017.csv``. Boxes are ``x, y, w, h`` in pixels of a 1024 x 1024 image, whatever the size that was drawn,
-because that is what the same file of the real data set holds.
+``BBox_List_2017.csv``; ``phantoms.json`` says how they were drawn. Boxes are ``x, y, w, h`` in pixels of a 1024 x 1024
+image, whatever the size that was drawn, because that is what the same file of the real data set holds.
 """
 
 import csv
+import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,7 @@ import cv2
 import numpy as np
 
 from crosseai.contract import NIH_BOX_SIDE_PX, NO_FINDING, InputError
+from crosseai.training.config import PHANTOMS_FILENAME
 from crosseai.training.phantoms.cohort import Visit, visits
 from crosseai.training.phantoms.dicom import write_dicom
 from crosseai.training.phantoms.geometry import FIELD_MM
@@ -103,6 +105,8 @@ def write_phantoms(
     boxes = [box for _, of_image in rows for box in of_image]
     _write_table(output / "Data_Entry_2017.csv", _ENTRY_HEADER, entries)
     _write_table(output / "BBox_List_2017.csv", _BOX_HEADER, boxes)
+    drawn = {"count": count, "seed": seed, "image_format": image_format, "size": size}
+    (output / PHANTOMS_FILENAME).write_text(json.dumps(drawn, indent=2) + "\n", encoding="utf-8")
     labels = Counter(label for row in entries for label in str(row[1]).split("|"))
     return PhantomSet(output, count, len({row[3] for row in entries}), len(boxes), dict(sorted(labels.items())))
 
