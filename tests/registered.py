@@ -32,7 +32,13 @@ def make_registry(folder: Path, seeds: Iterable[int]) -> MlflowClient:
 
 
 def register_tiny_model(client: MlflowClient, source: Path, spec: ModelSpec = TINY_SPEC, *, seed: int = 0) -> int:
-    """Add a version: graph, spec, golden file, and the tags that ``crosseai-export`` gives it."""
+    """Add a version whose files are in a folder of this machine."""
+    tags = write_registered_model(source, spec, seed=seed)
+    return int(client.create_model_version(spec.name, source.as_uri(), tags=tags).version)
+
+
+def write_registered_model(source: Path, spec: ModelSpec = TINY_SPEC, *, seed: int = 0) -> dict[str, str]:
+    """Write graph, spec, golden file and signature into a folder; the tags that ``crosseai-export`` gives them."""
     write_tiny_model(source, spec, seed=seed)
     rng = np.random.default_rng(99)
     feed = {
@@ -50,12 +56,11 @@ def register_tiny_model(client: MlflowClient, source: Path, spec: ModelSpec = TI
     )
     _signed(spec).save(str(source / "MLmodel"))
     accepted = {"explained": 0.0, "gradient_maps": 0.5}
-    tags = {
+    return {
         ONNX_SHA256_TAG: sha256_of(source / MODEL_FILENAME),
         GOLDEN_SHA256_TAG: sha256_of(source / GOLDEN_FILENAME),
         PARITY_TAG: json.dumps({name: {"error": 0.0, "accepted": accepted.get(name, 1e-4)} for name in names}),
     }
-    return int(client.create_model_version(spec.name, source.as_uri(), tags=tags).version)
 
 
 def aliases(client: MlflowClient) -> dict[str, int]:
