@@ -181,7 +181,7 @@ def test_the_driver_is_killed_and_started_again(
     _, stderr = again.communicate(timeout=180)
     assert again.returncode == 1, stderr
     assert_same_outcomes(output, expected)
-    lines = [json.loads(line) for part in sorted(output.glob(".journal/*.jsonl")) for line in part.open()]
+    lines = [json.loads(line) for part in output.glob(".journal/*.jsonl") for line in part.read_text().splitlines()]
     assert len({line["path"] for line in lines}) == len(lines) == COUNT
     assert score_directory(manifest, output, server=tiny_server, explain="top:1", batch_size=BATCH).scored_now == 0, (
         "the engine is no part of the configuration"
