@@ -207,7 +207,16 @@ def test_a_link_opens_the_image(browser: webdriver.Chrome, small: Path, images: 
         browser.find_element(By.ID, "previous").click()
         wait_for(browser, "view.mask !== null && view.item === items[0]")
         server.shutdown()
-    assert browser.current_url == f"{address}#image={images[0].result.image_id}"
+    best = max(images[0].result.findings, key=lambda finding: finding.probability).disease
+    assert browser.current_url == f"{address}#image={images[0].result.image_id}&disease={best}"
+
+
+def test_a_link_opens_the_disease(browser: webdriver.Chrome, small: Path, images: list[ScoredImage]) -> None:
+    visit(browser, small, f"#image={images[0].result.image_id}&disease=Nodule")
+    assert page_mask(browser).any()
+    assert browser.execute_script("return report.diseases[view.disease]") == "Nodule"
+    browser.find_element(By.XPATH, "//button[text()='Mass']").click()
+    wait_for(browser, "location.hash.endsWith('&disease=Mass')")
 
 
 class QuietHandler(SimpleHTTPRequestHandler):

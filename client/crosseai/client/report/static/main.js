@@ -1,9 +1,9 @@
 // Starts the page.
 
 function followLink() {
-  const id = /^#image=([0-9a-f]+)$/.exec(location.hash)?.[1];
-  const item = id && items.find((candidate) => candidate.id === id);
-  if (item && item !== view.item) openImage(item);
+  const link = new URLSearchParams(location.hash.slice(1)), disease = link.get("disease");
+  const item = items.find(({ id }) => id === link.get("image"));
+  if (item && (item !== view.item || disease !== report.diseases[view.disease])) openImage(item, disease);
 }
 
 // A browser may keep nothing for pages from a disk; then the choice lasts as long as the page.

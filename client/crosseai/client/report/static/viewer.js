@@ -43,7 +43,6 @@ async function openImage(item, diseaseName = null) {
   const found = report.diseases.indexOf(diseaseName);
   const best = [...item.boxes].sort((a, b) => item.probabilities[b.disease] - item.probabilities[a.disease])[0];
   view.disease = found >= 0 ? found : readFilters().disease ?? best?.disease ?? item.probabilities.indexOf(Math.max(...item.probabilities));
-  history.replaceState(null, "", `#image=${item.id}`);
   if (!viewer.open) viewer.showModal();
   byId("picture").hidden = true;
   byId("viewer-title").textContent = baseName(item.path);
@@ -59,6 +58,7 @@ async function openImage(item, diseaseName = null) {
 async function showDisease(disease) {
   const { item } = view, say = (text) => { byId("message").textContent = text; };
   view.disease = disease;
+  history.replaceState(null, "", `#${new URLSearchParams({ image: item.id, disease: report.diseases[disease] })}`);
   showProbabilities();
   say(item.hasLayers ? "Loading …" : "This run wrote no pictures (--write html): boxes only.");
   try {
