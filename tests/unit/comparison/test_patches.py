@@ -1,7 +1,5 @@
 """The loss of Li et al. against a reference, its numerics, and which patches a box holds."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -104,8 +102,8 @@ def test_a_small_box_holds_the_nearest_patch() -> None:
 @given(st.integers(0, 10_000))
 def test_boxes_move_with_the_augmentation(seed: int) -> None:
     random = np.random.default_rng(seed)
-    x0, y0 = random.integers(0, 30, 2)
-    box = (int(x0), int(y0), int(x0 + random.integers(16, 34)), int(y0 + random.integers(16, 34)))
+    x0, y0 = random.integers(6, 30, 2)  # what lies at the border is repeated beyond it
+    box = (int(x0), int(y0), int(x0 + random.integers(16, 28)), int(y0 + random.integers(16, 28)))
     image = torch.zeros(1, 1, SIDE, SIDE)
     image[:, :, box[1] : box[3], box[0] : box[2]] = 255
     poses = random_views(1, torch.Generator().manual_seed(seed)).poses
@@ -129,8 +127,7 @@ def test_the_image_follows_from_its_patches() -> None:
     assert torch.equal(head.eval()(pooled), image_logits(head.train()(pooled)))
 
 
-def test_an_image_begins_with_the_prior() -> None:
+def test_an_image_begins_undecided() -> None:
     patches = PatchHead(256, 4)(torch.randn(8, 256, 7, 7)).flatten(2)
     probabilities = image_logits(patches).sigmoid()
-    assert 0.03 < probabilities.min() < probabilities.max() < 0.2
-    assert 1 - math.exp(-(1 - FLOOR) * GRID**2 * 0.01) == pytest.approx(0.08, abs=0.005)
+    assert 0.25 < probabilities.min() < probabilities.max() < 0.8

@@ -174,7 +174,9 @@ class RadiomicNetwork(nn.Module):
     @torch.no_grad()
     def _radiomic_features(self, x: Tensor, activation: npt.NDArray[np.float32]) -> Tensor:
         (mean, *_), (std, *_) = self.spec.mean, self.spec.std
-        gray = (255 * (x[:, 0] * std + mean)).float().cpu().numpy()
+        gray = (
+            (255 * (x[:, 0].float() * std + mean)).round(decimals=3).cpu().numpy()
+        )  # 50 is not in the bin of 49.99999
         boxes = attended(activation, x.shape[2]).boxes
         boxes[~boxes.any(1)] = (0, 0, *gray.shape[:0:-1])  # a flat map: the whole image
         features = [list(radiomic_features(*pair).values()) for pair in zip(gray, boxes, strict=True)]

@@ -73,7 +73,8 @@ def first_order(values: FloatArray, levels: npt.NDArray[np.uint8]) -> dict[str, 
     lower, quarter, median, three_quarters, upper = np.percentile(values, (10, 25, 50, 75, 90))
     robust = values[(values >= lower) & (values <= upper)]
     mean, centred = values.mean(), values - values.mean()
-    variance = np.square(centred).mean()
+    squares = np.square(centred)  # and products of them: powers take ten times as long
+    variance = squares.mean()
     shares = np.bincount(levels.ravel()) / len(values)
     return {
         "10Percentile": lower,
@@ -81,7 +82,7 @@ def first_order(values: FloatArray, levels: npt.NDArray[np.uint8]) -> dict[str, 
         "Energy": np.square(values).sum(),
         "Entropy": _entropy(shares).item(),
         "InterquartileRange": three_quarters - quarter,
-        "Kurtosis": (centred**4).mean() / variance**2 if variance > 0 else 0.0,
+        "Kurtosis": np.square(squares).mean() / variance**2 if variance > 0 else 0.0,
         "Maximum": values.max(),
         "MeanAbsoluteDeviation": np.abs(centred).mean(),
         "Mean": mean,
@@ -90,7 +91,7 @@ def first_order(values: FloatArray, levels: npt.NDArray[np.uint8]) -> dict[str, 
         "Range": np.ptp(values),
         "RobustMeanAbsoluteDeviation": np.abs(robust - robust.mean()).mean() if len(robust) else 0.0,
         "RootMeanSquared": np.sqrt(np.square(values).mean()),
-        "Skewness": (centred**3).mean() / variance**1.5 if variance > 0 else 0.0,
+        "Skewness": (squares * centred).mean() / variance**1.5 if variance > 0 else 0.0,
         "Uniformity": np.square(shares).sum(),
         "Variance": variance,
     }
