@@ -16,9 +16,9 @@ from crosseai.comparison.explanation_scores import (
     energy_in_box,
     fused_maps,
     pointing_game,
-    replacement_area,
     score_explanations,
 )
+from crosseai.comparison.replacement import replacement_area
 from crosseai.contract import BoxParameters, InputError, ModelSpec
 from crosseai.export.sources import GRADIENTS, HEATMAPS
 from crosseai.export.verify import sample_images

@@ -32,13 +32,20 @@ def images() -> Images:
 def test_a_map_of_what_the_network_uses_beats_one_of_what_it_does_not(detector: SquareDetector, images: Images) -> None:
     right = np.zeros((2, 32, 32), np.float32)
     right[:, 8:16, 8:16] = 1
-    found, missed = (replacement_scores(detector, images, np.zeros(2, np.int64), maps) for maps in (right, 1 - right))
+    found, missed = (
+        replacement_scores(detector.logits, detector.spec, images, np.zeros(2, np.int64), maps)
+        for maps in (right, 1 - right)
+    )
     assert (found[:, 0] > missed[:, 0] + 0.5).all()  # insertion
     assert (found[:, 1] < missed[:, 1] - 0.5).all()  # deletion
 
 
 def test_probability_that_never_changes(detector: SquareDetector, images: Images) -> None:
     maps = np.random.default_rng(1).random((2, 32, 32)).astype(np.float32)
-    np.testing.assert_allclose(replacement_scores(detector, images, np.ones(2, np.int64), maps), 0, atol=1e-9)
+    np.testing.assert_allclose(
+        replacement_scores(detector.logits, detector.spec, images, np.ones(2, np.int64), maps), 0, atol=1e-9
+    )
     constant = ConstantLocaliser(SPEC, np.zeros((2, 4), np.int32))
-    np.testing.assert_allclose(replacement_scores(constant, images, np.zeros(2, np.int64), maps), 0.5)
+    np.testing.assert_allclose(
+        replacement_scores(constant.logits, constant.spec, images, np.zeros(2, np.int64), maps), 0.5
+    )

@@ -4,21 +4,20 @@ Maps are float32 ``[N, S, S]`` and not negative, boxes float64 ``[N, 4]``, half-
 pixels. The scores see a map only; :func:`score_explanations` makes the fused map of CrossEAI from any pair of sources.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from crosseai.comparison.replacement import STEPS, replacement_scores
 from crosseai.contract import InputError, ModelSpec
 from crosseai.contract.spec import HeatmapMethod
 from crosseai.export.reference import EagerReference
 from crosseai.export.sources import GradientSource
 from crosseai.postproc import fuse
-from crosseai.training.evaluation import Images, normalise
+from crosseai.training.evaluation import Images, predict_logits
 
 Maps = npt.NDArray[np.float32]
 Boxes = npt.NDArray[np.float64]
@@ -38,11 +37,9 @@ class ExplanationScores:
         bool ``[N]``, see :func:`pointing_game`; the higher the mean the better, as for ``energy`` and ``insertion``.
     energy
         float64 ``[N]`` in 0..1, see :func:`energy_in_box`.
-    insertion
-        float64 ``[N]`` in 0..1: area under the probability while the pixels of a blurred image become sharp, the
-        brightest of the map first (Petsiuk et al., BMVC 2018).
-    deletion
-        float64 ``[N]`` in 0..1: the same while the pixels of the image become gray; the lower the better.
+    insertion, deletion
+        float64 ``[N]`` in 0..1, see :func:`crosseai.comparison.replacement.replacement_scores`; the lower ``deletion``
+        the better.
     """
 
     pointing: npt.NDArray[np.bool_]
@@ -62,12 +59,9 @@ def score_explanations(
     gradient: GradientSource | None = None,
     t: float | None = None,
     tolerance_px: float = 15,
-    steps: int = 32,
+    steps: int = STEPS,
 ) -> ExplanationScores:
     """Score the fused maps of one finding in each image.
-
-    The probability of insertion and deletion is the calibrated one of the finding. Blurred and gray pixels are those of
-    the authors' code: a Gaussian of sigma 5 in 11 x 11 taps, and zero after normalisation.
 
     Parameters
     ----------
@@ -86,7 +80,7 @@ def score_explanations(
     tolerance_px
         See :func:`pointing_game`.
     steps
-        Steps of insertion and of deletion; the authors take 224.
+        Of insertion and of deletion.
 
     Raises
     ------
@@ -94,19 +88,9 @@ def score_explanations(
         If the arrays do not fit each other or the spec, or the network has no such map.
     """
     maps = fused_maps(model, spec, images, classes, heatmap=heatmap, gradient=gradient, t=t)
-    device = next(model.parameters()).device
-    insertion, deletion = np.zeros(len(maps)), np.zeros(len(maps))
-    for n, (image, disease) in enumerate(zip(images, classes.tolist(), strict=True)):
-        blurred = cv2.GaussianBlur(image[0].astype(np.float32), (11, 11), 5, borderType=cv2.BORDER_REPLICATE)
-        sharp, blur = (normalise(torch.from_numpy(pixels), spec) for pixels in (image[None], blurred[None, None]))
-
-        @torch.inference_mode()
-        def probability(batch: Tensor, disease: int = disease) -> Values:
-            logits = model(batch.to(device)).float().cpu().numpy()
-            return spec.probabilities(logits)[:, disease].astype(np.float64)
-
-        insertion[n] = replacement_area(probability, blur[0], sharp[0], maps[n], steps)
-        deletion[n] = replacement_area(probability, sharp[0], torch.zeros_like(sharp[0]), maps[n], steps)
+    insertion, deletion = replacement_scores(
+        lambda batch: predict_logits(model, batch, spec), spec, images, classes, maps, steps
+    ).T
     return ExplanationScores(pointing_game(maps, boxes, tolerance_px), energy_in_box(maps, boxes), insertion, deletion)
 
 
@@ -205,35 +189,6 @@ def energy_in_box(maps: Maps, boxes: Boxes) -> Values:
     total = maps.sum((1, 2), dtype=np.float64)
     shares: Values = np.divide(inside, total, out=np.zeros(len(maps)), where=total > 0)
     return shares
-
-
-def replacement_area(
-    probability: Callable[[Tensor], Values], start: Tensor, end: Tensor, intensity: Maps, steps: int
-) -> float:
-    """Area under the probability while the pixels of one image become those of another (Petsiuk et al., BMVC 2018).
-
-    Parameters
-    ----------
-    probability
-        From normalised images ``[B, channels, S, S]`` to the probability of the finding ``[B]``.
-    start, end
-        Normalised images ``[channels, S, S]``.
-    intensity
-        float32 ``[S, S]``: the brightest pixels are replaced first, of equal ones the first, row by row.
-    steps
-        In how many equal steps.
-
-    Returns
-    -------
-    float
-        Mean height of the polygon through the ``steps + 1`` probabilities, 0..1.
-    """
-    order = np.argsort(-intensity.ravel(), kind="stable")
-    rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order))
-    counts = np.linspace(0, len(order), steps + 1).round()
-    replaced = torch.from_numpy(rank.reshape(intensity.shape) < counts[:, None, None])[:, None]
-    return float(np.trapezoid(probability(torch.where(replaced, end, start)), dx=1 / steps))
 
 
 def _check(maps: Maps, boxes: Boxes) -> None:

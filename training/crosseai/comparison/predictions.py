@@ -78,7 +78,9 @@ def predict(
                 candidates[i] = proposed
         chosen = positions[np.isin(positions, drawn)]
         images = cohort.data.images[findings.rows[chosen]]
-        replacement[chosen] = replacement_scores(localiser, images, findings.classes[chosen], maps[chosen])
+        replacement[chosen] = replacement_scores(
+            localiser.logits, localiser.spec, images, findings.classes[chosen], maps[chosen]
+        )
     return Predictions(logits, boxes, maps, tuple(candidates), replacement)
 
 
