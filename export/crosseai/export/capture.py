@@ -45,6 +45,12 @@ class ClassifierGraph:
         """The parameter or buffer that a ``get_attr`` node stands for."""
         return constant(self.module, node)
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all constants that the graph reads."""
+        read = {str(node.target): node for node in self.module.graph.nodes if node.op == "get_attr" and node.users}
+        return sum(self.constant(node).nbytes for node in read.values())
+
 
 def capture(model: nn.Module | ExportedProgram, layer: str, channels: int, input_size: int) -> ClassifierGraph:
     """Capture a classifier's inference graph.

@@ -25,6 +25,9 @@ from crosseai.export.verify import Parity, compare, onnx_runtime, record, requir
 OPSET = 20
 """ONNX operator set: read by the ONNX Runtime of Triton since 24.08 and by TensorRT since 10.0."""
 
+MAX_WEIGHTS_BYTES = 2**31 - 2**24
+"""Weights that one file can hold: protobuf ends at 2 GiB, and the graph itself needs a few megabytes."""
+
 SPEC_METADATA_KEY = "model_spec"
 
 
@@ -98,8 +101,8 @@ def export_onnx(
     Raises
     ------
     InputError
-        If the model cannot be captured, has no such layer, holds an operator without a reverse rule, or has no CAM
-        where the spec wants it.
+        If the model cannot be captured, has no such layer, holds an operator without a reverse rule, has no CAM where
+        the spec wants it, or is too large for one file.
     ContractError
         If the graph does not agree with eager PyTorch; nothing is written then.
     """
@@ -107,6 +110,10 @@ def export_onnx(
     classifier = capture(model, layer, spec.channels, spec.input_size)
     if precision == "fp16":
         classifier = lower(classifier, torch.float16)
+    if (weights := classifier.size_bytes) > MAX_WEIGHTS_BYTES:
+        raise InputError(
+            f"model: expected weights up to {MAX_WEIGHTS_BYTES} bytes, which fit into one ONNX file, found {weights}"
+        )
     classes = classifier.logits.meta["val"].shape[1]
     if classes != len(spec.classes):
         raise InputError(f"model: expected {len(spec.classes)} logits as the spec has classes, found {classes}")

@@ -112,7 +112,7 @@ class _Deconvolution(torch.autograd.Function):
 
 
 def reverse_pass(score: Score, image: Tensor, method: GradientMethod = "plain") -> Tensor:
-    """Gradient of the score with respect to the image, by a rule of the ReLUs."""
+    """Gradient of the score with respect to the images ``[N, channels, S, S]``, by a rule of the ReLUs."""
     image = image.detach().requires_grad_(True)
     with ReLURule(method):
         total = score(image).sum()
@@ -125,20 +125,22 @@ def smoothgrad(score: Score, image: Tensor, *, samples: int = 50, noise: float =
 
     Parameters
     ----------
-    score, image
-        As for all gradient sources.
+    score
+        What is explained.
+    image
+        Normalised images ``[N, channels, S, S]``.
     samples
         Number of copies; the paper finds little gain beyond 50.
     noise
         Standard deviation as a share of each image's range; the paper recommends 0.1 to 0.2.
     seed
-        Of the noise: the same image always gives the same map.
+        Of the noise, which is the same for all images: an image has one map, whatever it is explained with.
     """
     generator = torch.Generator().manual_seed(seed)
     deviation = noise * (image.amax((1, 2, 3), keepdim=True) - image.amin((1, 2, 3), keepdim=True))
     total = torch.zeros_like(image)
     for _ in range(samples):
-        noisy = image + deviation * torch.randn(image.shape, generator=generator, dtype=image.dtype)
+        noisy = image + deviation * torch.randn(1, *image.shape[1:], generator=generator, dtype=image.dtype)
         total += reverse_pass(score, noisy)
     return total / samples
 
