@@ -182,7 +182,9 @@ class _DicomWeb:
 @contextmanager
 def _dicomweb(url: str, credentials: Credentials, timeout_s: float) -> Iterator[_DicomWeb]:
     with create_session() as session:
-        session.verify = True if credentials.ca is None else str(credentials.ca)
+        if credentials.ca is not None:
+            session.verify = str(credentials.ca)
+            session.trust_env = False  # else the variable REQUESTS_CA_BUNDLE goes before what was asked for
         if credentials.certificate is not None:
             session.cert = (str(credentials.certificate), str(credentials.key))
         client = DICOMwebClient(url.rstrip("/"), session, headers=dict(credentials.headers or {}), timeout=timeout_s)
