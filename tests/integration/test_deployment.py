@@ -1,5 +1,6 @@
 """A real server that follows the aliases of a real registry."""
 
+import json
 import os
 import shutil
 import signal
@@ -14,14 +15,16 @@ import numpy as np
 import psutil
 import pytest
 import tritonclient.grpc as grpc
+from click.testing import CliRunner
 from mlflow import MlflowClient
 
 from crosseai.contract import CANDIDATE, CHAMPION, DEPLOYMENT_ERROR_TAG, PREVIOUS, ServerUnavailable
+from crosseai.serve.cli import main
 from crosseai.serve.config import write_config
 from crosseai.serve.control import Control
 from crosseai.serve.deployment import LOCK, Deployment
 from crosseai.serve.embedded import EmbeddedTriton
-from crosseai.serve.repository import champion_of, place_version, versions_of
+from crosseai.serve.repository import champion_of, place_version, sha256_of, versions_of
 from tests.eventually import DEADLINE_S, eventually
 from tests.registered import register_tiny_model, remove_aliases
 from tests.tiny_model import TINY_SPEC
@@ -161,6 +164,40 @@ def test_a_version_with_other_tensors_is_refused(deployment, client, store):
     client.set_registered_model_alias("crosseai", CANDIDATE, str(version))
     assert state(deployment) == ([1], 1)
     assert "cannot be served beside the others" in error_of(client, version)
+
+
+def register_plan_of(version: int, client: MlflowClient, folder: Path) -> None:
+    plan = folder / "model.plan"
+    plan.write_bytes(b"only TensorRT could make a real one")
+    onnx_sha256 = client.get_model_version("crosseai", str(version)).tags["onnx_sha256"]
+    record = json.dumps({"sha256": sha256_of(plan), "onnx_sha256": onnx_sha256})
+    plan.with_name("model.plan.json").write_text(record)
+    command = ["register-plan", f"models:/crosseai/{version}", str(plan), "--target", "h200"]
+    result = CliRunner().invoke(main, command)
+    assert (result.exit_code, result.stdout) == (0, f"version {version} has a plan for h200\n"), result.output
+
+
+def test_a_plan_needs_a_server_with_tensorrt(deployment, client, models, server, tmp_path):
+    def plans() -> Deployment:
+        return Deployment(models, Control(server), grace_s=0, runtime="tensorrt", plans="h200")
+
+    client.set_registered_model_alias("crosseai", CANDIDATE, "2")
+    assert state(plans()) == on_disk(models) == ([1], 1)
+    assert "expected a TensorRT plan for 'h200', found none" in error_of(client, 2)
+    register_plan_of(2, client, tmp_path)
+    assert state(plans()) == on_disk(models) == ([1], 1)
+    assert "expected a server of model.plan, found one of model.onnx" in error_of(client, 2)
+
+    with grpc.InferenceServerClient(server) as connection:
+        connection.unload_model("crosseai")
+        eventually(lambda: not connection.is_model_ready("crosseai"))
+    shutil.rmtree(models / "crosseai")
+    client.set_registered_model_alias("crosseai", CHAMPION, "2")
+    assert state(plans()) == ([], None)
+    assert "backend 'tensorrt'" in error_of(client, 2)
+    client.set_registered_model_alias("crosseai", CHAMPION, "1")
+    client.delete_registered_model_alias("crosseai", CANDIDATE)
+    assert state(Deployment(models, Control(server), grace_s=0)) == on_disk(models) == ([1], 1)
 
 
 def error_of(client: MlflowClient, version: int) -> str:

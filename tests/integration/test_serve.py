@@ -21,6 +21,7 @@ import tritonclient.grpc as grpc
 from tritonclient.utils import InferenceServerException
 
 from crosseai.contract import MODEL_FILENAME, InputError, ModelSpec, ServerUnavailable
+from crosseai.serve.config import CONFIG_FILENAME, parse_config
 from crosseai.serve.control import Control
 from crosseai.serve.embedded import EmbeddedTriton
 from crosseai.serve.repository import place_version
@@ -172,6 +173,13 @@ def test_the_config_tells_a_client_the_spec(client):
     config = client.get_model_config("crosseai").config
     assert ModelSpec.from_json(config.parameters["model_spec.3"].string_value) == TINY_SPEC
     assert list(config.version_policy.specific.versions) == [3]
+
+
+def test_the_written_configuration_is_served_unchanged(client, models):
+    written = parse_config((models / "crosseai" / CONFIG_FILENAME).read_text())
+    served = client.get_model_config("crosseai").config
+    for field in ("name", "backend", "max_batch_size", "input", "output", "version_policy", "model_warmup"):
+        assert getattr(served, field) == getattr(written, field), field
 
 
 def test_it_listens_on_the_loopback_interface_alone(server):

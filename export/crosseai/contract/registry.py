@@ -26,3 +26,12 @@ PARITY_TAG = "parity"
 
 DEPLOYMENT_ERROR_TAG = "deployment_error"
 """A registered version has this tag, and the server's name after it, for each server that could not load it: why."""
+
+PLAN_SHA256_TAG = "plan_sha256"
+"""A registered version has this tag, and a target's name after it, for each TensorRT plan: the plan's SHA-256.
+
+The plan is its file ``plans/TARGET/model.plan``; a target is a kind of server, such as ``h200-trt11``.
+"""
+
+PLANS_FOLDER = "plans"
+"""Folder of a registered version with its TensorRT plans."""

@@ -93,6 +93,19 @@ def test_config_is_portable():
     assert not config.platform
 
 
+def test_a_version_is_warmed_up_for_every_number_of_explained_diseases():
+    config = parse(write_config(SPEC, {1: ServedVersion(SPEC, SHA256)}, max_explained=4))
+    shapes = [{name: tuple(tensor.dims) for name, tensor in sample.inputs.items()} for sample in config.model_warmup]
+    assert shapes == [{"image": (1, 224, 224), "targets": (k,)} for k in (1, 2, 3, 4)]
+    assert all(
+        sample.inputs["image"].random_data and sample.inputs["targets"].zero_data for sample in config.model_warmup
+    )
+
+
+def test_no_answer_comes_from_a_cache():
+    assert not parse(write_config(SPEC, {})).response_cache.enable
+
+
 def test_only_listed_versions_are_served():
     config = parse(write_config(SPEC, {n: ServedVersion(SPEC, SHA256) for n in (12, 3)}))
     assert list(config.version_policy.specific.versions) == [3, 12]

@@ -1,5 +1,6 @@
 """Model references are resolved with a real MLflow registry."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,8 +8,16 @@ import pytest
 from mlflow import MlflowClient
 
 from crosseai.contract import MODEL_FILENAME, ContractError, InputError, ModelSpec
-from crosseai.serve.registry import aliased_versions, deployment_error_tag, fetch, report_deployment
-from crosseai.serve.repository import sha256_of
+from crosseai.serve.config import ServedVersion
+from crosseai.serve.registry import (
+    aliased_versions,
+    deployment_error_tag,
+    fetch,
+    plan_of,
+    register_plan,
+    report_deployment,
+)
+from crosseai.serve.repository import copy_version, list_versions, sha256_of, versions_of
 from tests.tiny_model import TINY_SPEC, write_tiny_model
 
 
@@ -104,6 +113,49 @@ def test_a_folder_is_version_1(tmp_path):
 def test_a_folder_without_a_model(tmp_path):
     with pytest.raises(InputError, match=r"or a folder with model\.onnx, found"), fetch(str(tmp_path)):
         pass
+
+
+@pytest.fixture
+def plan(client, tmp_path: Path) -> Path:
+    """What ``crosseai-export tensorrt`` leaves; a plan is opaque, and only TensorRT could make a real one."""
+    plan = tmp_path / "built" / "h200.plan"
+    plan.parent.mkdir()
+    plan.write_bytes(b"a plan of version 3")
+    onnx_sha256 = client.get_model_version("crosseai", "3").tags["onnx_sha256"]
+    record = {"sha256": sha256_of(plan), "onnx_sha256": onnx_sha256, "builder": "TensorRT"}
+    plan.with_name("h200.plan.json").write_text(json.dumps(record))
+    return plan
+
+
+def test_a_plan_travels_with_its_version(client, plan, tmp_path):
+    assert register_plan("models:/crosseai/3", plan, "h200-trt11") == 3
+    with fetch("models:/crosseai/3") as fetched:
+        found = plan_of(fetched, "h200-trt11")
+        assert found.read_bytes() == plan.read_bytes()
+        served = copy_version(tmp_path / "models", fetched.folder, 3, found)
+        list_versions(tmp_path / "models", served.spec, {3: served}, champion=3, runtime="tensorrt")
+        with pytest.raises(ContractError, match="expected a TensorRT plan for 'l4', found none"):
+            plan_of(fetched, "l4")
+    folder = tmp_path / "models" / "crosseai" / "3"
+    assert sorted(file.name for file in folder.iterdir()) == ["model.plan", "model.plan.json", "model_spec.json"]
+    assert versions_of(tmp_path / "models", "crosseai") == {3: ServedVersion(TINY_SPEC, sha256_of(plan))}
+
+
+def test_plans_that_are_not_those_of_the_version(client, plan):
+    with pytest.raises(ContractError, match=r"expected the SHA-256 .*'ONNX'"):
+        register_plan("models:/crosseai/2", plan, "h200-trt11")
+    with pytest.raises(InputError, match="target: expected a name"):
+        register_plan("models:/crosseai/3", plan, "../3")
+    register_plan("models:/crosseai/3", plan, "h200-trt11")
+    client.set_model_version_tag("crosseai", "3", "plan_sha256.h200-trt11", "0" * 64)
+    with fetch("models:/crosseai/3") as fetched, pytest.raises(ContractError, match="'plan': '0000"):
+        plan_of(fetched, "h200-trt11")
+    plan.write_bytes(b"another plan")
+    with pytest.raises(ContractError, match="expected the SHA-256"):
+        register_plan("models:/crosseai/3", plan, "h200-trt11")
+    plan.with_name("h200.plan.json").write_text("{}")
+    with pytest.raises(ContractError, match="expected a plan, and its record"):
+        register_plan("models:/crosseai/3", plan, "another")
 
 
 def test_aliases(client):

@@ -4,16 +4,12 @@ import json
 import logging
 import os
 import shutil
-import signal
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import wraps
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import click
 
@@ -24,40 +20,18 @@ from crosseai.serve.control import ADMIN_KEY_VARIABLE, Control, Tls
 from crosseai.serve.deployment import watch
 from crosseai.serve.doctor import diagnose, diagnose_plans
 from crosseai.serve.embedded import LOOPBACK, EmbeddedTriton
-from crosseai.serve.registry import fetch
+from crosseai.serve.options import client_tls_options, tls_options
+from crosseai.serve.registry import fetch, register_plan
 from crosseai.serve.repository import champion_of, models_of, place_version, sha256_of, versions_of
+from crosseai.serve.signals import stop_on_signals, stopped_by_signals
 
 EXIT_FAILED = 1
 EXIT_SERVER = 3
-PARENT_POLL_INTERVAL_S = 0.25
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 _MODEL_HELP = "models:/crosseai@ALIAS, models:/crosseai/N, or a folder with model.onnx and model_spec.json."
 _MODEL_DEFAULT = "  [default: the registry's champion, else its newest version]"
-
-
-def _tls_options(ca: str, certificate: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add the options for TLS, PEM files all; the command gets ``tls``."""
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        @wraps(command)
-        def wrapper(*, tls_ca: Path | None, tls_cert: Path | None, tls_key: Path | None, **arguments: Any) -> None:
-            if (tls_cert is None) != (tls_key is None):
-                raise click.UsageError("--tls-cert and --tls-key need each other")
-            command(tls=Tls(tls_ca, tls_cert, tls_key), **arguments)
-
-        options = {"--tls-ca": ca, "--tls-cert": certificate, "--tls-key": "PEM file with the key of --tls-cert."}
-        for name, text in reversed(options.items()):
-            wrapper = click.option(name, type=_FILE, help=text)(wrapper)
-        return wrapper
-
-    return decorate
-
-
-_of_a_client = _tls_options(
-    "PEM file of the authorities that may vouch for --server.", "PEM file with the certificate to show to --server."
-)
 
 
 @click.group(
@@ -90,7 +64,7 @@ def main() -> None:
     type=click.IntRange(1, 65535),
     help="Port of Prometheus' metrics.  [default: none; with --image, 8002]",
 )
-@_tls_options(
+@tls_options(
     "PEM file of authorities: only clients with a certificate by them are answered.",
     "PEM file with the server's certificate chain: gRPC is then encrypted, and HTTP on the loopback interface alone.",
 )
@@ -118,8 +92,8 @@ def up(
         raise click.UsageError("--gpus needs --image, and --image needs --repository")
     if tls.is_given and (image is not None or tls.certificate is None):
         raise click.UsageError("--tls-ca needs --tls-cert, and neither goes with --image")
-    _stop_on_signals(tie_to_parent=tie_to_parent)
-    with _stopped_by_signals(), _exit_status(), ExitStack() as resources:
+    stop_on_signals(tie_to_parent=tie_to_parent)
+    with stopped_by_signals(), _exit_status(), ExitStack() as resources:
         if image is not None and repository is not None:
             if model is not None:
                 _place(model, repository)
@@ -150,7 +124,7 @@ def up(
 
 @main.command()
 @click.option("--server", required=True, help="gRPC address of a Triton server, HOST:PORT.")
-@_of_a_client
+@client_tls_options
 def status(server: str, tls: Tls) -> None:
     """Show the models and versions of a running server. Exit status 3 when it does not answer."""
     with _exit_status():
@@ -182,12 +156,13 @@ def status(server: str, tls: Tls) -> None:
 )
 @click.option(
     "--runtime",
-    type=click.Choice(["onnxruntime", "onnxruntime+tensorrt"]),
+    type=click.Choice(get_args(Runtime)),
     default="onnxruntime",
     show_default=True,
     help="With --watch: what runs the model.",
 )
-@_of_a_client
+@click.option("--plans", help="With --runtime tensorrt: the target whose plans the server can load.")
+@client_tls_options
 @click.option("--tie-to-parent", is_flag=True, help="Stop when the process that started this one ends.")
 def deploy(
     model: str | None,
@@ -197,6 +172,7 @@ def deploy(
     grace_s: float,
     interval_s: float,
     runtime: Runtime,
+    plans: str | None,
     tls: Tls,
     tie_to_parent: bool,
 ) -> None:
@@ -207,14 +183,33 @@ def deploy(
     """
     if watching and (server is None or model is not None):
         raise click.UsageError("--watch needs --server, and takes its models from the registry's aliases")
-    _stop_on_signals(tie_to_parent=tie_to_parent)
-    with _stopped_by_signals(), _exit_status():
+    if (runtime == "tensorrt") != (plans is not None) or (plans is not None and not watching):
+        raise click.UsageError("--runtime tensorrt and --plans need each other, and --watch")
+    stop_on_signals(tie_to_parent=tie_to_parent)
+    with stopped_by_signals(), _exit_status():
         if watching and server is not None:
-            watch(repository, Control(server, tls), grace_s=grace_s, interval_s=interval_s, runtime=runtime)
+            watch(
+                repository, Control(server, tls), grace_s=grace_s, interval_s=interval_s, runtime=runtime, plans=plans
+            )
         placed = _place(model, repository)
         if server is not None:
             Control(server, tls).load_model(placed.name, placed.version)
         click.echo(f"{placed.name} version {placed.version} is in {repository}" + (", and loaded" if server else ""))
+
+
+@main.command("register-plan")
+@click.argument("model")
+@click.argument("plan", type=_FILE)
+@click.option("--target", required=True, help="Name of the kind of server that can load it, for example h200-trt11.")
+def register_plan_command(model: str, plan: Path, target: str) -> None:
+    """Add a TensorRT plan to MODEL, models:/crosseai/N, for `deploy --watch --runtime tensorrt --plans TARGET`.
+
+    It was built by `crosseai-export tensorrt` of that version's model.onnx, inside the image that will serve it and on
+    such a GPU; the record of its build is beside it.
+    """
+    with _exit_status():
+        version = register_plan(model, plan, target)
+        click.echo(f"version {version} has a plan for {target}")
 
 
 @main.command()
@@ -275,31 +270,6 @@ def _offered_by(repository: Path) -> _Served:
     if len(names) > 1 or not versions:
         raise InputError(f"expected one model with at least one version in {repository}, found {', '.join(names)}")
     return _Served(names[0], champion_of(repository, names[0]) or max(versions))
-
-
-def _stop_on_signals(*, tie_to_parent: bool) -> None:
-    """Make signals raise KeyboardInterrupt, the end of the parent too if that is wanted."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
-            signal.signal(number, signal.default_int_handler)
-    if tie_to_parent:
-        threading.Thread(target=_stop_with, args=(os.getppid(),), daemon=True).start()
-
-
-def _stop_with(parent: int) -> None:
-    """Send SIGTERM to this process when its parent is gone."""
-    while os.getppid() == parent:
-        time.sleep(PARENT_POLL_INTERVAL_S)
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """End quietly on SIGINT, SIGTERM and SIGHUP."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        logging.getLogger(__name__).info("stopped")
 
 
 @contextmanager

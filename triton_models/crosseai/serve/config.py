@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from crosseai.contract import CHAMPION, ContractError, ModelSpec, TensorSpec
+from crosseai.contract import CHAMPION, MODEL_FILENAME, ContractError, ModelSpec, TensorSpec
 
 CONFIG_FILENAME = "config.pbtxt"
 PLAN_FILENAME = "model.plan"
@@ -71,7 +71,8 @@ def write_config(
     max_batch_size
         Images in one run; at most the plan's.
     max_explained
-        Diseases an image for which ``onnxruntime+tensorrt`` builds its engine; more make it build another one.
+        Up to so many diseases an image the model is run once before it is ready. ``onnxruntime+tensorrt`` builds its
+        engine for them; more make it build another one.
 
     Raises
     ------
@@ -86,10 +87,15 @@ def write_config(
         config.input.add(name=tensor.name, data_type=_data_type(tensor), dims=tensor.triton_dims)
     for tensor in spec.outputs:
         config.output.add(name=tensor.name, data_type=_data_type(tensor), dims=tensor.triton_dims)
-    # One instance uses all cores; the default is two on a CPU.
+    # One instance uses all cores; the default is two on a CPU. Nothing else shares the device, so no rate limiter.
     config.instance_group.add(count=1)
-    # Without a queue delay or limit: they add latency, and limits have caused stalls of half a second.
+    # Without a queue delay or limit: they add latency, and limits have caused stalls of half a second. Graph and engine
+    # take every size up to the greatest, so none is preferred.
     config.dynamic_batching.SetInParent()
+    # Off, as by default: each radiograph comes once, and the key is a hash of all its pixels.
+    config.response_cache.enable = False
+    for explained in range(1, max_explained + 1):
+        _warm_up(config, spec, explained)
     for number, version in sorted(versions.items()):
         check_same_tensors(spec, version.spec, f"version {number}")
         config.version_policy.specific.versions.append(number)
@@ -137,6 +143,11 @@ def read_champion(text: str) -> int | None:
     return int(config.parameters[CHAMPION].string_value)
 
 
+def served_filename(text: str) -> str:
+    """Name of the file that a configuration's backend runs: an ONNX model, or a plan."""
+    return PLAN_FILENAME if parse_config(text).backend == "tensorrt" else MODEL_FILENAME
+
+
 def parse_config(text: str) -> model_config_pb2.ModelConfig:
     """Parse ``config.pbtxt``.
 
@@ -174,6 +185,17 @@ def _accelerate(config: model_config_pb2.ModelConfig, spec: ModelSpec, max_expla
     for which, (n, k) in sizes.items():
         shapes = [(t.name, "x".join(str({"N": n, "K": k}.get(str(d), d)) for d in t.shape)) for t in spec.inputs]
         accelerator.parameters[f"trt_profile_{which}_shapes"] = ",".join(f"{name}:{shape}" for name, shape in shapes)
+
+
+def _warm_up(config: model_config_pb2.ModelConfig, spec: ModelSpec, explained: int) -> None:
+    """Have one image of noise explained before a version is ready: the first run of a shape is slow."""
+    sample = config.model_warmup.add(name=f"K={explained}", batch_size=1)
+    for tensor in spec.inputs:
+        dims = [explained if size == -1 else size for size in tensor.triton_dims]
+        values = {"random_data": True} if tensor.name == "image" else {"zero_data": True}
+        sample.inputs[tensor.name].CopyFrom(
+            model_config_pb2.ModelWarmup.Input(data_type=_data_type(tensor), dims=dims, **values)
+        )
 
 
 def _summary(spec: ModelSpec) -> str:

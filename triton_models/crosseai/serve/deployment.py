@@ -19,10 +19,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from crosseai.contract import CANDIDATE, CHAMPION, ContractError, CrossEAIError, InputError, ServerUnavailable
-from crosseai.serve.config import Runtime, ServedVersion, read_champion, read_config, write_config
+from crosseai.contract import (
+    CANDIDATE,
+    CHAMPION,
+    MODEL_FILENAME,
+    ContractError,
+    CrossEAIError,
+    InputError,
+    ServerUnavailable,
+)
+from crosseai.serve.config import (
+    PLAN_FILENAME,
+    Runtime,
+    ServedVersion,
+    read_champion,
+    read_config,
+    served_filename,
+    write_config,
+)
 from crosseai.serve.control import Control
-from crosseai.serve.registry import REGISTERED_NAME, aliased_versions, fetch, report_deployment
+from crosseai.serve.registry import REGISTERED_NAME, aliased_versions, fetch, plan_of, report_deployment
 from crosseai.serve.repository import champion_of, copy_version, list_versions, model_folder, versions_of
 
 logger = logging.getLogger(__name__)
@@ -63,13 +79,25 @@ class Deployment:
         client makes between two requests.
     runtime
         What runs the model there.
+    plans
+        With the runtime ``tensorrt``: the target whose plans the server can load.
     """
 
-    def __init__(self, repository: Path, server: Control, *, grace_s: float, runtime: Runtime = "onnxruntime") -> None:
+    def __init__(
+        self,
+        repository: Path,
+        server: Control,
+        *,
+        grace_s: float,
+        runtime: Runtime = "onnxruntime",
+        plans: str | None = None,
+    ) -> None:
         self._repository = repository
         self._server = server
         self._grace_s = grace_s
         self._runtime = runtime
+        self._plans = plans
+        self._served_file: str | None = None
         self._idle_since: dict[int, float] = {}
         self._refused_at: dict[int, float] = {}
 
@@ -112,13 +140,16 @@ class Deployment:
         if not ready:
             return Loaded({}, None)
         config = self._server.configuration(REGISTERED_NAME)
+        self._served_file = served_filename(config)
         return Loaded(read_config(config), read_champion(config))
 
     def _add(self, version: int, loaded: Loaded, champion: int | None) -> Loaded:
         """Load one more version, or report why that is impossible; clients never take a candidate for the champion."""
         try:
             with fetch(f"models:/{REGISTERED_NAME}/{version}") as fetched:
-                placed = copy_version(self._repository, fetched.folder, version)
+                plan = None if self._plans is None else plan_of(fetched, self._plans)
+                self._check_runtime(loaded)
+                placed = copy_version(self._repository, fetched.folder, version, plan)
             if placed.spec.name != REGISTERED_NAME:
                 raise ContractError(f"model spec: expected the name {REGISTERED_NAME!r}, found {placed.spec.name!r}")
             versions = {**loaded.versions, version: placed}
@@ -133,6 +164,15 @@ class Deployment:
             return loaded
         report_deployment(version, str(self._server), None)
         return changed
+
+    def _check_runtime(self, loaded: Loaded) -> None:
+        """All versions of a Triton model run in one backend."""
+        wanted = MODEL_FILENAME if self._plans is None else PLAN_FILENAME
+        if loaded.versions and self._served_file != wanted:
+            raise ContractError(
+                f"expected a server of {wanted}, found one of {self._served_file}; unload the model there, and empty "
+                "the repository"
+            )
 
     def _change(self, old: Loaded, new: Loaded) -> Loaded:
         """Load a set of versions into the server, then make it the one that it starts with."""
@@ -158,12 +198,14 @@ class Deployment:
                 shutil.rmtree(folder)
 
 
-def watch(repository: Path, server: Control, *, grace_s: float, interval_s: float, runtime: Runtime) -> NoReturn:
+def watch(
+    repository: Path, server: Control, *, grace_s: float, interval_s: float, runtime: Runtime, plans: str | None = None
+) -> NoReturn:
     """Bring a server to what the aliases say, again and again, until this process is told to stop.
 
     Parameters
     ----------
-    repository, server, grace_s, runtime
+    repository, server, grace_s, runtime, plans
         As for :class:`Deployment`.
     interval_s
         Pause between two rounds, in seconds.
@@ -174,7 +216,7 @@ def watch(repository: Path, server: Control, *, grace_s: float, interval_s: floa
         If another process does so for this repository.
     """
     with _only_one(repository):
-        deployment, said = Deployment(repository, server, grace_s=grace_s, runtime=runtime), ""
+        deployment, said = Deployment(repository, server, grace_s=grace_s, runtime=runtime, plans=plans), ""
         while True:
             try:
                 deployment.converge()

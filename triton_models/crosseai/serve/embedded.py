@@ -7,7 +7,6 @@ import os
 import re
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from crosseai.contract import InputError, ServerUnavailable
 from crosseai.serve import guardian
 from crosseai.serve.control import ADMIN_KEY_HEADER, NO_TLS, Tls
 from crosseai.serve.environment import ServerEnvironment, server_environment
+from crosseai.serve.ports import reachable, reserve_port
 from crosseai.serve.repository import models_of
 
 logger = logging.getLogger(__name__)
@@ -107,12 +107,12 @@ class EmbeddedTriton:
     @property
     def grpc_url(self) -> str:
         """``host:port`` of the gRPC endpoint."""
-        return f"{_reachable(self._host)}:{self._ports[0]}"
+        return f"{reachable(self._host)}:{self._ports[0]}"
 
     @property
     def http_url(self) -> str:
         """``host:port`` of the HTTP endpoint."""
-        return f"{_reachable(self._http_host)}:{self._ports[1]}"
+        return f"{reachable(self._http_host)}:{self._ports[1]}"
 
     @property
     def pid(self) -> int:
@@ -125,7 +125,7 @@ class EmbeddedTriton:
         began = time.monotonic()
         with ExitStack() as resources:
             self._ports = tuple(
-                _reserve(host, port, resources)
+                reserve_port(host, port, resources)
                 for host, port in zip((self._host, self._http_host), self._wanted_ports, strict=True)
             )
             workspace = Path(tempfile.mkdtemp(prefix=f"{self._id}-"))
@@ -178,7 +178,7 @@ class EmbeddedTriton:
             f"--backend-config=python,shm-region-prefix-name={self._id}",
             f"--grpc-address={self._host}",
             f"--grpc-port={grpc_port}",
-            "--reuse-grpc-port=true",  # the ports are reserved by sockets of ours, see _reserve
+            "--reuse-grpc-port=true",  # the ports are reserved by sockets of ours, see reserve_port
             f"--http-address={self._http_host}",
             f"--http-port={http_port}",
             "--reuse-http-port=true",
@@ -251,29 +251,6 @@ class EmbeddedTriton:
         telling = [line for line in lines if not _NOISE.match(line)] or lines
         log = "\n".join(f"  {line}" for line in telling[-LOG_TAIL_LINES:])
         return ServerUnavailable(f"Triton, serving {self._repository}, {what}. Its log ends with:\n{log}")
-
-
-def _reachable(host: str) -> str:
-    return LOOPBACK if host == "0.0.0.0" else host  # noqa: S104 - compared, not bound
-
-
-def _reserve(host: str, port: int | None, resources: ExitStack) -> int:
-    """Take a port, the given one or a free one, and keep others off it.
-
-    A bound socket that does not listen gets no connections; with ``SO_REUSEPORT`` the server can bind beside it.
-    """
-    try:
-        if port is not None:  # an exclusive bind tells whether somebody has it, SO_REUSEPORT or not
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind((host, port))
-        reservation = resources.enter_context(socket.socket())
-        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        reservation.bind((host, port or 0))
-    except OSError as error:
-        raise InputError(f"expected a free port at {host}:{port or '*'}: {error.strerror}") from error
-    number: int = reservation.getsockname()[1]
-    return number
 
 
 def _refuse_spaces(path: Path) -> None:

@@ -1,12 +1,14 @@
 """Models in the MLflow registry, and in plain folders. The only module here that imports mlflow."""
 
+import json
 import os
 import re
+import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,8 @@ from crosseai.contract import (
     ContractError,
     InputError,
 )
+from crosseai.contract.registry import PLAN_SHA256_TAG, PLANS_FOLDER
+from crosseai.serve.config import PLAN_FILENAME
 from crosseai.serve.repository import sha256_of
 
 if TYPE_CHECKING:
@@ -41,10 +45,13 @@ class FetchedModel:
         Folder with ``model.onnx`` and ``model_spec.json``.
     version
         Version in the registry; 1 for a model that is in none.
+    tags
+        Its tags there.
     """
 
     folder: Path
     version: int
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @contextmanager
@@ -75,6 +82,82 @@ def fetch(reference: str | None) -> Iterator[FetchedModel]:
         return
     with tempfile.TemporaryDirectory(prefix="crosseai-fetch-") as download:
         yield _download(reference, Path(download))
+
+
+def register_plan(reference: str, plan: Path, target: str) -> int:
+    """Add a TensorRT plan of a registered version to its files.
+
+    Parameters
+    ----------
+    reference
+        ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.
+    plan
+        What ``crosseai-export tensorrt`` has built of the version's ``model.onnx``, its record ``.json`` beside it.
+    target
+        Name of the kind of server that can load it.
+
+    Returns
+    -------
+    int
+        The version.
+
+    Raises
+    ------
+    InputError
+        If there is no such version or plan, or the name is none that MLflow takes.
+    ContractError
+        If the plan is not the recorded one or was built of another model, or the target has another plan already.
+    """
+    if not re.fullmatch(r"[\w.-]+", target):
+        raise InputError(f"target: expected a name of letters, digits, '_', '.' and '-', found {target!r}")
+    uri, client = _registry()
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    with _registry_errors(reference, uri), tempfile.TemporaryDirectory(prefix="crosseai-plan-") as scratch:
+        found = _named(client, reference)
+        record = plan.with_name(f"{plan.name}.json")
+        for file, name in ((plan, PLAN_FILENAME), (record, f"{PLAN_FILENAME}.json")):
+            shutil.copyfile(file, Path(scratch) / name)
+        tag, sha256 = f"{PLAN_SHA256_TAG}.{target}", sha256_of(plan)
+        _check_plan(Path(scratch) / PLAN_FILENAME, found.tags.get(tag, sha256), found.tags.get(ONNX_SHA256_TAG, ""))
+        source = client.get_model_version_download_uri(found.name, found.version)
+        artifacts = get_artifact_repository(source, tracking_uri=uri)
+        artifacts.log_artifacts(scratch, f"{PLANS_FOLDER}/{target}")  # type: ignore[no-untyped-call]
+        client.set_model_version_tag(found.name, found.version, tag, sha256)
+    return int(found.version)
+
+
+def plan_of(fetched: FetchedModel, target: str) -> Path:
+    """The TensorRT plan of a fetched version for a target.
+
+    Raises
+    ------
+    ContractError
+        If none is registered, or it is not the registered one, or was built of another model.
+    """
+    tag = f"{PLAN_SHA256_TAG}.{target}"
+    if tag not in fetched.tags:
+        raise ContractError(
+            f"version {fetched.version}: expected a TensorRT plan for {target!r}, found none; build one on such "
+            "a server and add it with `crosseai-serve register-plan`"
+        )
+    plan = fetched.folder / PLANS_FOLDER / target / PLAN_FILENAME
+    _check_plan(plan, fetched.tags[tag], fetched.tags.get(ONNX_SHA256_TAG, ""))
+    return plan
+
+
+def _check_plan(plan: Path, sha256: str, onnx_sha256: str) -> None:
+    """Compare a plan with its checksum, and with the record of its build."""
+    try:
+        record = json.loads(plan.with_name(f"{plan.name}.json").read_text(encoding="utf-8"))
+        found = {"plan": sha256_of(plan), "record": record["sha256"], "ONNX": record["onnx_sha256"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ContractError(
+            f"{plan}: expected a plan, and its record by `crosseai-export tensorrt`: {error!r}"
+        ) from error
+    expected = {"plan": sha256, "record": sha256, "ONNX": onnx_sha256}
+    if found != expected:
+        raise ContractError(f"{plan}: expected the SHA-256 {expected}, found {found}")
 
 
 def aliased_versions() -> dict[str, int]:
@@ -152,7 +235,7 @@ def _download(reference: str | None, target: Path) -> FetchedModel:
             f"{source}: expected {MODEL_FILENAME} with the SHA-256 {expected} (tag {ONNX_SHA256_TAG!r}), "
             f"found {sha256_of(folder / MODEL_FILENAME)}"
         )
-    return FetchedModel(folder, int(found.version))
+    return FetchedModel(folder, int(found.version), found.tags)
 
 
 def _default(client: "MlflowClient") -> "ModelVersion":

@@ -22,6 +22,7 @@ from crosseai.serve.config import (
     check_same_tensors,
     read_champion,
     read_config,
+    served_filename,
     write_config,
 )
 
@@ -61,8 +62,15 @@ def place_version(repository: Path, source: Path, version: int) -> Path:
     return model_folder(repository, name) / str(version)
 
 
-def copy_version(repository: Path, source: Path, version: int) -> ServedVersion:
+def copy_version(repository: Path, source: Path, version: int, plan: Path | None = None) -> ServedVersion:
     """Copy a model into a repository, as :func:`place_version`, but leave ``config.pbtxt`` as it is.
+
+    Parameters
+    ----------
+    repository, source, version
+        As for :func:`place_version`.
+    plan
+        A TensorRT plan of the model, ``model.plan``, to be copied in its place, with the record of its build.
 
     Raises
     ------
@@ -70,10 +78,11 @@ def copy_version(repository: Path, source: Path, version: int) -> ServedVersion:
         As :func:`place_version`.
     """
     spec = ModelSpec.load(_plain(source, Path.is_dir))
-    model = _plain(source / MODEL_FILENAME, Path.is_file)
+    model = _plain(plan or source / MODEL_FILENAME, Path.is_file)
     if version < 1:
         raise InputError(f"expected a version from 1 up, found {version}")
-    _refuse_external_data(model)
+    if plan is None:
+        _refuse_external_data(model)
     folder = model_folder(repository, spec.name)
     folder.mkdir(parents=True, exist_ok=True)
     listed = versions_of(repository, spec.name)
@@ -126,10 +135,11 @@ def versions_of(repository: Path, name: str) -> Mapping[int, ServedVersion]:
     config = folder / CONFIG_FILENAME
     if not config.is_file():
         return {}
-    versions = read_config(config.read_text(encoding="utf-8"))
+    text = config.read_text(encoding="utf-8")
+    versions = read_config(text)
     for number in versions:
         _plain(folder / str(number), Path.is_dir)
-        _plain(folder / str(number) / MODEL_FILENAME, Path.is_file)
+        _plain(folder / str(number) / served_filename(text), Path.is_file)
     return versions
 
 
@@ -176,14 +186,17 @@ def _copy(model: Path, version: ServedVersion, target: Path) -> None:
     """Make a version's folder in one step; one that is there but broken, as after a crash, is replaced."""
     if target.exists() or target.is_symlink():
         _plain(target, Path.is_dir)
-    if (target / MODEL_FILENAME).is_file() and sha256_of(target / MODEL_FILENAME) == version.sha256:
+    if (target / model.name).is_file() and sha256_of(target / model.name) == version.sha256:
         return
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".incoming-") as incoming:
         complete = Path(incoming) / "complete"
         complete.mkdir()
-        shutil.copyfile(model, complete / MODEL_FILENAME)
+        shutil.copyfile(model, complete / model.name)
         version.spec.save(complete)
-        found = sha256_of(complete / MODEL_FILENAME)
+        record = model.with_name(f"{model.name}.json")
+        if record.is_file():
+            shutil.copyfile(record, complete / record.name)
+        found = sha256_of(complete / model.name)
         if found != version.sha256:
             raise ContractError(
                 f"{model} changed while it was copied: expected SHA-256 {version.sha256}, found {found}"

@@ -22,6 +22,7 @@ from crosseai.contract import (
     ModelSpec,
 )
 from crosseai.contract.golden import Golden
+from crosseai.contract.registry import PLAN_SHA256_TAG
 
 Tensors = tuple[tuple[str, str, tuple[int, ...]], ...]
 """Name, dtype and shape of tensors, -1 for a dynamic dimension."""
@@ -47,6 +48,11 @@ class Listed:
     sha256: str
     tags: Mapping[str, str]
     metrics: Mapping[str, float]
+
+    @property
+    def served_sha256(self) -> set[str]:
+        """What a server of this version may have loaded: the ONNX file, or a TensorRT plan of it."""
+        return {self.sha256, *(value for tag, value in self.tags.items() if tag.startswith(f"{PLAN_SHA256_TAG}."))}
 
     @property
     def parity(self) -> Mapping[str, Mapping[str, float]]:

@@ -163,12 +163,11 @@ class Switch:
                 raise ServerError(f"version {self._version} was not loaded: {'; '.join(problems)}")
             if self._agent is not None:
                 self._agent.check()
-            expected = self._registry.listed(self._version).sha256
+            expected = self._registry.listed(self._version).served_sha256
             found = server.served(self._registry.name, self._version).sha256
-            if found != expected:
-                raise ContractError(
-                    f"{server}: expected version {self._version} with SHA-256 {expected}, found {found}"
-                )
+            if found not in expected:
+                which = f"version {self._version} with SHA-256 {' or '.join(sorted(expected))}"
+                raise ContractError(f"{server}: expected {which}, found {found}")
             return True
 
         return is_loaded
