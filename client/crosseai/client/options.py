@@ -116,7 +116,8 @@ _READ_OPTIONS = (
     click.option(
         "--with-identifiers",
         is_flag=True,
-        help="Name patient, study and image in errors.jsonl. Without it nothing that is written does.",
+        help="Name patient, study and image in errors.jsonl, and make pictures of images with text burned in. Without "
+        "it nothing that is written names anybody, but DICOM objects.",
     ),
 )
 
