@@ -133,7 +133,9 @@ class _Known:
     """
 
     def __init__(self, output: Path, parts: Path, schema: pa.Schema) -> None:
-        earlier = _rows(pq.ParquetFile(output).iter_batches(PART_ROWS)) if output.exists() else iter(())
+        earlier = (
+            _rows(pq.ParquetFile(output, pre_buffer=False).iter_batches(PART_ROWS)) if output.exists() else iter(())
+        )
         tables = (pq.read_table(part) for part in sorted(parts.glob("*.parquet")) if _is_ours(part, schema))
         interrupted = _rows(batch for table in tables for batch in table.to_batches())
         self._rows = merge(earlier, interrupted, key=lambda row: _place(row[0]))

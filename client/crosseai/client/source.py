@@ -94,7 +94,7 @@ class Manifest:
 
     def _open(self) -> pq.ParquetFile:
         try:
-            return pq.ParquetFile(self.path)
+            return pq.ParquetFile(self.path, pre_buffer=False)  # else all of it is read ahead
         except (OSError, pa.ArrowException) as error:
             raise InputError(f"{self.path}: expected a Parquet file: {error}") from error
 
