@@ -89,8 +89,8 @@ def write_config(
         config.output.add(name=tensor.name, data_type=_data_type(tensor), dims=tensor.triton_dims)
     # One instance uses all cores; the default is two on a CPU. Nothing else shares the device, so no rate limiter.
     config.instance_group.add(count=1)
-    # Without a queue delay or limit: they add latency, and limits have caused stalls of half a second. Graph and engine
-    # take every size up to the greatest, so none is preferred.
+    # Without a queue delay or limit: they add latency, and limits have caused stalls of half a second. Without
+    # preferred sizes Triton prefers the greatest, which is the fastest for each image (benchmarks/graph.md).
     config.dynamic_batching.SetInParent()
     # Off, as by default: each radiograph comes once, and the key is a hash of all its pixels.
     config.response_cache.enable = False
