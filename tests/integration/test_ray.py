@@ -1,5 +1,6 @@
 """Runs on a Ray cluster of this machine, against the real embedded Triton."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -8,17 +9,27 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
 
 from crosseai.client import score_directory
+from crosseai.client.explain import ExplainByName
+from crosseai.client.fleet import Fleet
 from crosseai.client.index import write_index
+from crosseai.client.journal import Entry, from_line
+from crosseai.client.outputs import Outputs
 from crosseai.client.pipeline import GROUP_BATCHES
-from crosseai.contract import InputError
+from crosseai.client.plan import attempt, write_plan
+from crosseai.client.ray_worker import Assignment, Worker
+from crosseai.client.recipe import Recipe
+from crosseai.client.source import Directory
+from crosseai.contract import ImageResult, InputError, ModelSpec
+from crosseai.imaging import DEFAULT_POLICY
 from tests.integration.test_nothing_lost import write_images
 
 pytest.importorskip("ray", reason="Ray is not installed")
@@ -79,16 +90,14 @@ def scratch() -> Iterator[Path]:
         yield Path(folder)
 
 
-def start(
-    source: Path, output: Path, server: str, scratch: Path, *options: str, environment: Mapping[str, str] = {}
-) -> "subprocess.Popen[str]":
+def start(source: Path, output: Path, server: str, scratch: Path, *options: str) -> "subprocess.Popen[str]":
     command = [*RUN, source, "--output", output, "--server", server, "--explain", "top:1", "--batch-size", BATCH]
     return subprocess.Popen(
         [*map(str, command), "--engine", "ray", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"TMPDIR": str(scratch), "HOME": str(scratch)} | environment,
+        env=os.environ | {"TMPDIR": str(scratch), "HOME": str(scratch)},
     )
 
 
@@ -140,8 +149,10 @@ def test_a_worker_is_killed(manifest: Path, expected: Path, tiny_server: str, sc
     assert not list(scratch.iterdir())
 
 
-def test_a_file_that_kills_its_workers_fails_alone(tiny_server: str, scratch: Path, tmp_path: Path) -> None:
-    """OpenCV ends the process at one image, as a fault in a decoder would."""
+def test_a_file_that_kills_its_workers_fails_alone(
+    tiny_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shard that two workers died of, and an OpenCV that dies of one of its images."""
     images = write_images(tmp_path / "images", 5)
     with (images / "0002.png").open("ab") as file:
         file.write(b"deadly")
@@ -155,13 +166,39 @@ def test_a_file_that_kills_its_workers_fails_alone(tiny_server: str, scratch: Pa
         "    return decode(content, flags)\n"
         "cv2.imdecode = imdecode\n"
     )
-    process = start(images, tmp_path / "out", tiny_server, scratch, environment={"PYTHONPATH": str(tmp_path / "site")})
-    _, stderr = process.communicate(timeout=300)
-    assert process.returncode == 1, stderr
-    (failed,) = errors(tmp_path / "out")
-    assert (failed["path"], failed["stage"]) == ("0002.png", "read")
-    assert "ends the process" in failed["message"]
-    assert len(rows(tmp_path / "out", "predictions")) == 4
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))  # for child processes
+    recipe = Recipe(
+        folder=tmp_path,
+        explain=ExplainByName(lambda _: ()),
+        boxes=ModelSpec().boxes,
+        outputs=Outputs(),
+        reading=DEFAULT_POLICY,
+        batch_size=BATCH,
+        earlier=lambda *_: None,
+    )
+    assignment = Assignment(
+        plan=tmp_path / "plan.parquet",
+        recipe=recipe,
+        fleet=Fleet(servers=tiny_server),
+        version="1",
+        wait_s=0,
+        in_flight=1,
+        decoders=1,
+    )
+    write_plan(iter(Directory(images, tmp_path)), assignment.plan, 5)
+    died = [attempt(assignment.plan, 0) for _ in range(2)]
+    assert [context.__enter__() for context in died] == [0, 1]
+
+    async def score() -> list[Entry]:
+        async with Worker(assignment) as worker:
+            table = await worker({"item": np.array([0])})
+        return [from_line(line) for group in table.to_pylist() for line in group["lines"]]
+
+    failed, *others = [entry.record for entry in asyncio.run(score())]
+    assert (failed.path, failed.stage) == ("0002.png", "read")
+    assert "ends the process" in failed.message
+    assert [record.path for record in others] == ["0000.png", "0001.png", "0003.png", "0004.png"]
+    assert {type(record) for record in others} == {ImageResult}
 
 
 def test_the_driver_is_killed_and_started_again(

@@ -50,7 +50,9 @@ def ray_cluster(address: str | None) -> Iterator[None]:
         If the cluster cannot be reached or started.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # Read when Ray is imported: its core reports what this module handles.
+    # These are read when Ray is imported. A call after the end must not start another cluster, and Ray's core reports
+    # what this module handles.
+    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         import ray

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -70,7 +70,10 @@ class Assignment:
 
 
 class Worker:
-    """An actor: keeps its connections and threads for life, and scores a few shards at a time."""
+    """An actor: keeps its connections and threads for life, and scores a few shards at a time.
+
+    Ray ends it with its process; elsewhere, use ``async with``.
+    """
 
     def __init__(self, assignment: Assignment) -> None:
         keep_freed_memory()
@@ -110,6 +113,13 @@ class Worker:
     def _group(self, entries: Sequence[Entry]) -> dict[str, object]:
         spent, self._meter.seconds = self._meter.seconds, defaultdict(float)
         return {"lines": [to_line(entry) for entry in entries], "stage_seconds": json.dumps(spent)}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._held.aclose()
+        self._executor.shutdown()
 
     async def _connect(self) -> ServerPool:
         assignment = self._assignment
