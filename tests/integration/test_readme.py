@@ -6,11 +6,13 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import cv2
 import pyarrow.parquet as pq
 import pytest
+from click import Context
 
 SMALLER = {"--count 1000": "--count 40", "--count 60": "--count 10", "fit ": "fit --epochs 1 "}
 """The step-by-step commands run on less data; the demo runs them on all of it."""
@@ -51,6 +53,15 @@ def test_every_command_is_run_by_a_test(repository: Path) -> None:
         "pip install '.[client]'",
         "pip install '.[all]'",
     ]
+
+
+def test_the_table_of_commands_is_true(repository: Path) -> None:
+    rows = re.findall(r"^\| `(crosseai-\w+)` \| (.*) \|$", (repository / "README.md").read_text(), flags=re.MULTILINE)
+    assert [name for name, _ in rows] == ["crosseai-train", "crosseai-export", "crosseai-serve", "crosseai-client"]
+    for name, described in rows:
+        (script,) = entry_points(group="console_scripts", name=name)
+        for subcommand in re.findall(r"`(\w+)`", described):
+            assert script.load().get_command(Context(script.load()), subcommand), subcommand
 
 
 STEPS = (
