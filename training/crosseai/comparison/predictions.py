@@ -10,7 +10,8 @@ from crosseai.comparison.cohort import BoxedFindings, Cohort
 from crosseai.comparison.method import Boxes, Localisation, Localiser
 from crosseai.comparison.replacement import replacement_scores
 
-BATCH = 32
+BATCH = 16
+"""Images at once: a ResNet-50 explained at 224 px takes 0.2 GB an image."""
 
 
 @dataclass(frozen=True, slots=True)
