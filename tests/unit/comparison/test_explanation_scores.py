@@ -161,7 +161,9 @@ def test_the_spec_says_what_is_fused_unless_told_otherwise() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     maps, box = np.ones((1, 4, 4), np.float32), np.array([[0.0, 0, 2, 2]])
-    with pytest.raises(InputError, match=r"expected maps \[N, S, S\] and boxes \[N, 4\]"):
+    with pytest.raises(InputError, match=r"expected maps \[N, S, S\], found \(4, 4\)"):
+        energy_in_box(maps[0], box)
+    with pytest.raises(InputError, match=r"expected boxes \[1, 4\], one for each map, found \[2, 4\]"):
         energy_in_box(maps, np.zeros((2, 4)))
     with pytest.raises(InputError, match="x0 < x1"):
         pointing_game(maps, np.zeros((1, 4)))

@@ -161,7 +161,7 @@ def test_integrated_gradients_are_captums(model: nn.Module) -> None:
 def test_integrated_gradients_add_up_to_the_difference_from_a_black_image() -> None:
     """Completeness, proposition 1 of the paper."""
     model = networks.residual().double()
-    image = normalised(torch.from_numpy(IMAGES), SPEC).double()
+    image = normalised(torch.from_numpy(IMAGES[:1]), SPEC).double()
     black = normalised(torch.zeros(1, 1, 1, 1), SPEC).double()
 
     def score(x: Tensor) -> Tensor:

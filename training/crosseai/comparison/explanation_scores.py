@@ -87,6 +87,7 @@ def score_explanations(
     InputError
         If the arrays do not fit each other or the spec, or the network has no such map.
     """
+    _check_boxes(boxes, len(images))
     maps = fused_maps(model, spec, images, classes, heatmap=heatmap, gradient=gradient, t=t)
     insertion, deletion = replacement_scores(
         lambda batch: predict_logits(model, batch, spec), spec, images, classes, maps, steps
@@ -192,9 +193,15 @@ def energy_in_box(maps: Maps, boxes: Boxes) -> Values:
 
 
 def _check(maps: Maps, boxes: Boxes) -> None:
-    if maps.ndim != 3 or boxes.shape != (len(maps), 4):
-        raise InputError(f"scores: expected maps [N, S, S] and boxes [N, 4], found {maps.shape} and {boxes.shape}")
-    if not (boxes[:, :2] < boxes[:, 2:]).all():
-        raise InputError("scores: expected boxes with x0 < x1 and y0 < y1")
+    if maps.ndim != 3:
+        raise InputError(f"scores: expected maps [N, S, S], found {maps.shape}")
+    _check_boxes(boxes, len(maps))
     if not (maps >= 0).all():
         raise InputError("scores: expected maps that are not negative, found negative values or NaN")
+
+
+def _check_boxes(boxes: Boxes, count: int) -> None:
+    if boxes.shape != (count, 4):
+        raise InputError(f"scores: expected boxes [{count}, 4], one for each map, found {list(boxes.shape)}")
+    if not (boxes[:, :2] < boxes[:, 2:]).all():
+        raise InputError("scores: expected boxes with x0 < x1 and y0 < y1")
