@@ -139,6 +139,13 @@ def report(comparison: Comparison, swept: Sequence[Sensitivity], config: FitConf
         " judge, divided by patient. Accuracy is the share of boxes with IoU >= T; brackets are 95 % intervals of a"
         " bootstrap over patients, p is of the paired one."
     )
+    yield ""
+    yield (
+        "Phantoms are no patients: their findings have their places, which is why a constant box does so well, and heat"
+        f" maps of {config.input_size // 32} pixels a side are coarse. Published figures are of"
+        " NIH's images and stand beside these for orientation alone. The weights that every network starts from were"
+        " trained on the same diseases of other phantoms; the papers start from ImageNet's."
+    )
     for grid in grids(comparison):
         yield from ("", grid.markdown())
     yield from ("", "![accuracy over T(IoU)](comparison_accuracy.png)", "")
