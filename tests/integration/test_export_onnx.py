@@ -16,8 +16,9 @@ import torch
 from crosseai.contract import ContractError, InputError, ModelSpec
 from crosseai.export import ExportReport, export_onnx, prune, verify
 from crosseai.export.tensorrt import build_plan
-from crosseai.export.verify import sample_images
+from crosseai.export.verify import onnx_runtime, sample_images
 from tests.unit.export import networks
+from tests.unit.export.test_combined import TINY, combine, explain
 
 SPEC = ModelSpec(input_size=32)
 
@@ -77,6 +78,36 @@ def test_tensorrt_rtx_parses_and_builds_the_graph(kind, request, tmp_path):
     plan = build_plan(tmp_path, tmp_path / "model.plan", batch=(1, 8, 16), explained=(1, 3, 8))
     assert plan.precision == report.spec.precision
     assert plan.size_bytes == (tmp_path / "model.plan").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("heatmap", "gradient", "precision"),
+    [("gradcam", "plain", "fp32"), ("layercam", "deconvnet", "fp32"), ("layercam", "deconvnet", "fp16")],
+)
+def test_the_spec_says_how_the_maps_are_made(heatmap, gradient, precision, tmp_path):
+    """The export has compared them with eager PyTorch; they are not the usual ones, and all else is."""
+    spec = replace(TINY, heatmap=heatmap, gradient=gradient)
+    report = export_onnx(networks.tiny(), spec, tmp_path / "model.onnx", layer="features", precision=precision)
+    assert report.spec == replace(spec, feature_shape=(4, 7, 7), precision=precision)
+    assert all(parity.holds for parity in report.parity)
+    images, targets = sample_images(16, 2), np.array([[0, 2], [1, 2]])
+    found = onnx_runtime(report.path)(images, targets)
+    usual = explain(combine(networks.tiny(), TINY), torch.from_numpy(images), targets.tolist())
+    for name, expected in usual.items():
+        difference = np.linalg.norm(found[name].astype(float) - expected.numpy()) / expected.double().norm()
+        made_otherwise = name in ("heatmaps", "gradient_maps", "input_gradients")
+        assert difference > 0.1 if made_otherwise else difference < (2e-2 if precision == "fp16" else 1e-5), name
+
+
+def test_cam_is_exported_where_the_head_is_linear_and_refused_where_it_is_not(tmp_path):
+    report = export_onnx(networks.tiny(), replace(TINY, heatmap="cam"), tmp_path / "cam.onnx", layer="features")
+    found = onnx_runtime(report.path)(sample_images(16, 2), np.array([[0, 1, 2]] * 2))
+    weights = networks.tiny().head.weight.detach().numpy()
+    expected = np.einsum("kd,ndhw->nkhw", weights, found["activations"])
+    np.testing.assert_allclose(found["heatmaps"], expected, rtol=1e-4, atol=1e-6)
+    with pytest.raises(InputError, match="expected global average pooling and one linear layer after 'layer4'"):
+        export_onnx(networks.residual(), replace(SPEC, heatmap="cam"), tmp_path / "model.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["cam.onnx"]
 
 
 def test_half_precision_has_the_same_inputs_and_outputs(exported, half):
@@ -194,6 +225,18 @@ for precision in ("fp32", "fp16"):
     for precision in ("fp32", "fp16"):
         files = [tmp_path / seed / f"{precision}.onnx" for seed in ("1", "7")]
         assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_weights_that_one_file_cannot_hold_are_refused(exported, monkeypatch, tmp_path):
+    """Protobuf ends at 2 GiB: what is counted before the export is what the file holds, but for small constants."""
+    monkeypatch.setattr("crosseai.export.onnx_export.MAX_WEIGHTS_BYTES", 1000)
+    message = "expected weights up to 1000 bytes, which fit into one ONNX file, found"
+    with pytest.raises(InputError, match=message) as refused:
+        export_onnx(networks.residual(), SPEC, tmp_path / "model.onnx")
+    counted = int(str(refused.value).rpartition(" ")[2])
+    stored = sum(onnx.numpy_helper.to_array(t).nbytes for t in onnx.load(exported.path).graph.initializer)
+    assert counted <= stored < 1.2 * counted + 200_000
+    assert not list(tmp_path.iterdir())
 
 
 def test_logits_that_are_not_the_specs_classes_are_refused(tmp_path):
