@@ -40,7 +40,7 @@ def network(architecture: str = "resnet14") -> RadiomicNetwork:
     return RadiomicNetwork(build_model(architecture, triplet_attention=False, classes=3, width=4), SPEC)
 
 
-def learnt(cohort: Cohort, folder: Path, **changes: int) -> tuple[RadiomicLocaliser, list[Epoch]]:
+def learnt(cohort: Cohort, folder: Path, **changes: object) -> tuple[RadiomicLocaliser, list[Epoch]]:
     config, epochs = replace(CONFIG, **changes), list[Epoch]()
     folder.mkdir()
     ChexRadiNet().train(cohort, config, folder, on_epoch=epochs.append)
@@ -106,6 +106,11 @@ def test_the_radiomic_branch_teaches_the_image_encoder_by_the_contrast_alone() -
     (tied,) = torch.autograd.grad(BranchLoss(CONFIG)(branches, batch)[1], weight)
     assert tied.abs().max() > 0
     assert model.eval()(x).shape == (4, 3)
+
+
+def test_trains_in_half_precision(cohort: Cohort, tmp_path: Path) -> None:
+    _, (epoch,) = learnt(cohort, tmp_path / "model", epochs=1, precision="bf16")
+    assert 0 < epoch.loss < 10
 
 
 def test_learns_and_says_the_same_after_loading(cohort: Cohort, tmp_path: Path) -> None:

@@ -166,9 +166,8 @@ class RadiomicNetwork(nn.Module):
     @torch.no_grad()
     def activation_maps(self, maps: Tensor, classes: Tensor) -> npt.NDArray[np.float32]:
         """Of the encoder's output ``[N, D, h, w]`` for one class in each image, float32 ``[N, h, w]``."""
-        activation: npt.NDArray[np.float32] = (
-            torch.einsum("nd,ndhw->nhw", self.head.weight[classes].float(), maps.float()).contiguous().cpu().numpy()
-        )
+        weighed = torch.einsum("nc,nchw->nhw", self.head.weight[classes], maps.to(self.head.weight.dtype))
+        activation: npt.NDArray[np.float32] = weighed.float().contiguous().cpu().numpy()
         return activation
 
     @torch.no_grad()
