@@ -65,9 +65,9 @@ def report(comparison: Comparison) -> Iterator[str]:
         f"{datetime.now(UTC):%Y-%m-%d}, by `python -m benchmarks.comparison_real`. Images and boxes of NIH;"
         " a plain ResNet-50 of modest training, without contrastive loss, that never saw these images. Accuracy is the"
         " share of boxes with IoU >= T; brackets are 95 % intervals of a bootstrap over patients, p is of the paired"
-        " one. The constant box of a disease is that of other patients (five folds), and of so few boxes a poor one: one"
-        " box for all diseases has a mean IoU of 0.15 (`presets.md`). Published are the papers' own models on all boxes:"
-        " they and these few cannot be compared. The classifier is called contrastive in the AUC table for its place."
+        " one. The constant box of a disease is that of other patients (five folds), and of so few boxes a poor one:"
+        " one box for all diseases has a mean IoU of 0.15 (`presets.md`). Published are the papers' own models on all"
+        " boxes: they and these few cannot be compared. The classifier is called contrastive in the AUC table for its place."
     )
     *_, of_six, mean = accuracy_grids(comparison)
     others = (explanation_grid, sanity_grid, auc_grid, proposals_grid)

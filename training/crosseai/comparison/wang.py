@@ -154,8 +154,8 @@ class WangLocaliser:
             self.model(normalise(torch.from_numpy(images).to(device()), self.spec))
         finally:
             handle.remove()
-        weights = self.model.get_parameter("head.0.weight")[torch.from_numpy(classes).to(device())]  # [N, D]
-        heatmaps: npt.NDArray[np.float32] = torch.einsum("nd,ndhw->nhw", weights, kept[0]).cpu().numpy()
+        weights = self.model.get_parameter("head.0.weight")[torch.from_numpy(classes).to(device())]  # [N, C]
+        heatmaps: npt.NDArray[np.float32] = torch.einsum("nc,nchw->nhw", weights, kept[0]).cpu().numpy()
         return np.ascontiguousarray(heatmaps)
 
 
