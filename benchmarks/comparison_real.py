@@ -67,7 +67,8 @@ def report(comparison: Comparison) -> Iterator[str]:
         " share of boxes with IoU >= T; brackets are 95 % intervals of a bootstrap over patients, p is of the paired"
         " one. The constant box of a disease is that of other patients (five folds), and of so few boxes a poor one:"
         " one box for all diseases has a mean IoU of 0.15 (`presets.md`). Published are the papers' own models on all"
-        " boxes: they and these few cannot be compared. The classifier is called contrastive in the AUC table for its place."
+        " boxes: they and these few cannot be compared. The classifier is called contrastive in the AUC table for its"
+        " place."
     )
     *_, of_six, mean = accuracy_grids(comparison)
     others = (explanation_grid, sanity_grid, auc_grid, proposals_grid)
