@@ -88,7 +88,7 @@ def test_cam_is_the_classes_weights_times_the_activations_and_grad_cam_its_posit
     model = LinearHead().eval()
     found = explain(model, "cam")
     weights = model.fc.weight[torch.from_numpy(CLASSES)].detach()
-    expected = torch.einsum("nd,ndhw->nhw", weights, found.activations)
+    expected = torch.einsum("ndhw,nd->nhw", found.activations, weights)
     torch.testing.assert_close(found.heatmaps, expected, rtol=1e-4, atol=1e-5)
     assert (found.heatmaps < 0).any()
     with grad_cam.GradCAM(model, [model.layer4]) as explainer:
