@@ -11,8 +11,8 @@ from crosseai.comparison.tables import reported_accuracy
 COLOURS = ("0.6", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#CC79A7", "#D55E00", "#000000")
 """Gray and Okabe and Ito's, which most colour-blind people tell apart."""
 
-_COLUMNS = 3
-_SIDE = 3.4  # inches
+_COLUMNS = 5
+_SIDE = 2.6  # inches
 
 
 def accuracy_curves(comparison: Comparison) -> Figure:
@@ -25,6 +25,7 @@ def accuracy_curves(comparison: Comparison) -> Figure:
     for r, (axis, (row, count)) in enumerate(zip(axes, counts.items(), strict=False)):
         axis.set_title(f"{row} ({count})", fontsize="small")
         axis.set_ylim(0, 1)
+        axis.tick_params(labelbottom=True)
         for i, (result, table) in enumerate(tables):
             colour = COLOURS[i % len(COLOURS)]
             values, lows, highs = zip(*((one.value, one.low, one.high) for one in table[r]), strict=True)
@@ -38,5 +39,5 @@ def accuracy_curves(comparison: Comparison) -> Figure:
         axis.set_axis_off()
     figure.supxlabel("T(IoU)", fontsize="medium")
     figure.supylabel("share of boxes with IoU >= T; dotted: published", fontsize="medium")
-    figure.legend(loc="outside upper center", ncols=4, fontsize="small")
+    figure.legend(loc="outside upper center", ncols=5, fontsize="small")
     return figure
