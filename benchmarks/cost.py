@@ -18,7 +18,7 @@ from benchmarks.pool import heading, repository, score, triton_process
 from benchmarks.stand_in import stand_ins
 from benchmarks.throughput import BATCH, CACHE, CORES, phantoms, resnet50
 from crosseai.client.inference import MAPS
-from crosseai.client.transport import TritonTransport
+from crosseai.client.servers.transport import TritonTransport
 from crosseai.imaging import preprocess, read_radiograph
 from crosseai.serve.embedded import EmbeddedTriton
 

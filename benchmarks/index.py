@@ -25,12 +25,12 @@ import click
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crosseai.client.index import write_index
-from crosseai.client.journal import Entry, Journal
-from crosseai.client.names import NameSet
-from crosseai.client.plan import shard_rows, write_plan
-from crosseai.client.source import Manifest
-from crosseai.client.worklist import Worklist
+from crosseai.client.cluster.plan import shard_rows, write_plan
+from crosseai.client.records.journal import Entry, Journal
+from crosseai.client.sources.index import write_index
+from crosseai.client.sources.names import NameSet
+from crosseai.client.sources.source import Manifest
+from crosseai.client.sources.worklist import Worklist
 from crosseai.contract import ImageResult, ModelSpec
 
 CACHE = Path(__file__).resolve().parents[1] / "build" / "benchmarks"

@@ -39,9 +39,9 @@ from crosseai.client.inference import MAPS, Inference
 from crosseai.client.memory import keep_freed_memory
 from crosseai.client.meter import Meter
 from crosseai.client.pipeline import Pipeline
-from crosseai.client.servers import ServerPool
-from crosseai.client.source import Directory
-from crosseai.client.transport import TritonTransport
+from crosseai.client.servers.pool import ServerPool
+from crosseai.client.servers.transport import TritonTransport
+from crosseai.client.sources.source import Directory
 from crosseai.contract import MODEL_FILENAME, ModelSpec, box_preset
 from crosseai.serve.embedded import EmbeddedTriton
 from crosseai.serve.environment import server_environment

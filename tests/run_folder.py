@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from crosseai.client.findings import ExplanationMaps, ScoredImage
-from crosseai.client.manifest import write_manifest
-from crosseai.client.tables import write_tables
+from crosseai.client.records.manifest import write_manifest
+from crosseai.client.records.tables import write_tables
 from crosseai.contract import BoxParameters, Finding, ImageFailure, ImageResult, ModelIdentity, ModelSpec
 from crosseai.imaging import Radiograph, box_to_image_px
 from crosseai.postproc import localize

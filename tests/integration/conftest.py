@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from crosseai.client.embedded import embedded_server
+from crosseai.client.servers.embedded import embedded_server
 from crosseai.contract import ModelSpec
 from crosseai.export import export_onnx
 from crosseai.serve.repository import place_version

@@ -20,10 +20,10 @@ import requests
 from dicomweb_client import DICOMwebClient
 
 from crosseai.client import push as push_module
-from crosseai.client.credentials import Credentials
 from crosseai.client.formats.dicom import write_dicom_objects
 from crosseai.client.formats.dicom_context import DicomObject
 from crosseai.client.push import PushSummary, push
+from crosseai.client.servers.credentials import Credentials
 from crosseai.contract import Finding, ImageResult, InputError, ModelIdentity, ServerUnavailable
 from crosseai.training.phantoms import write_phantoms
 

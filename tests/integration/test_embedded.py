@@ -9,8 +9,8 @@ import pytest
 import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
-from crosseai.client import embedded
-from crosseai.client.embedded import embedded_server
+from crosseai.client.servers import embedded
+from crosseai.client.servers.embedded import embedded_server
 from tests.tiny_model import write_tiny_model
 
 

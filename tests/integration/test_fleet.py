@@ -10,9 +10,10 @@ import psutil
 import pytest
 import tritonclient.grpc
 
-from crosseai.client import fleet, score_directory
-from crosseai.client.credentials import Credentials
-from crosseai.client.servers import ServerPool
+from crosseai.client import score_directory
+from crosseai.client.servers import fleet
+from crosseai.client.servers.credentials import Credentials
+from crosseai.client.servers.pool import ServerPool
 from crosseai.contract import ServerUnavailable
 from crosseai.serve.embedded import EmbeddedTriton
 from crosseai.serve.repository import place_version

@@ -16,8 +16,8 @@ from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 
 from crosseai.client.cli import main
-from crosseai.client.credentials import Credentials
 from crosseai.client.promotion.servers import Server
+from crosseai.client.servers.credentials import Credentials
 from crosseai.contract import CANDIDATE, CHAMPION, GOLDEN_FILENAME, GOLDEN_SHA256_TAG, PREVIOUS
 from crosseai.serve.embedded import EmbeddedTriton
 from crosseai.serve.repository import place_version, sha256_of

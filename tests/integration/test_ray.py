@@ -18,16 +18,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from crosseai.client import score_directory
+from crosseai.client.cluster.plan import attempt, write_plan
+from crosseai.client.cluster.worker import Assignment, Worker
 from crosseai.client.explain import ExplainByName
-from crosseai.client.fleet import Fleet
-from crosseai.client.index import write_index
-from crosseai.client.journal import Entry, from_line
 from crosseai.client.outputs import Outputs
 from crosseai.client.pipeline import GROUP_BATCHES
-from crosseai.client.plan import attempt, write_plan
-from crosseai.client.ray_worker import Assignment, Worker
 from crosseai.client.recipe import Recipe
-from crosseai.client.source import Directory
+from crosseai.client.records.journal import Entry, from_line
+from crosseai.client.servers.fleet import Fleet
+from crosseai.client.sources.index import write_index
+from crosseai.client.sources.source import Directory
 from crosseai.contract import ImageResult, InputError, ModelSpec
 from crosseai.imaging import DEFAULT_POLICY
 from tests.integration.test_nothing_lost import write_images

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from crosseai.client import score_directory
-from crosseai.client.embedded import embedded_server
+from crosseai.client.servers.embedded import embedded_server
 from crosseai.contract import BoxParameters, InputError, ModelSpec, canonical_label
 from crosseai.imaging import box_to_image_px, preprocess, read_radiograph
 from crosseai.postproc import localize

@@ -8,7 +8,7 @@ import pydicom
 import pytest
 
 from crosseai.client import score_directory
-from crosseai.client.embedded import embedded_server
+from crosseai.client.servers.embedded import embedded_server
 from crosseai.contract import InputError
 from crosseai.imaging import ReadPolicy
 from crosseai.training.phantoms import write_phantoms

@@ -10,7 +10,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from crosseai.client import score_directory
-from crosseai.client.index import write_index
+from crosseai.client.sources.index import write_index
 from crosseai.training.phantoms import write_phantoms
 
 

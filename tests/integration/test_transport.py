@@ -4,7 +4,7 @@ import asyncio
 
 import numpy as np
 
-from crosseai.client.transport import TritonTransport
+from crosseai.client.servers.transport import TritonTransport
 
 
 def test_a_cancelled_request_ends_before_the_connection_closes(tiny_server: str) -> None:

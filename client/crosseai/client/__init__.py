@@ -1,10 +1,10 @@
 """Score radiographs on a Triton server, and evaluate the boxes."""
 
-from crosseai.client.credentials import Credentials
 from crosseai.client.evaluation import LocalisationTable, evaluate_boxes
-from crosseai.client.index import IndexSummary, write_index
 from crosseai.client.run import Progress, RunSummary
 from crosseai.client.scoring import score_directory
+from crosseai.client.servers.credentials import Credentials
+from crosseai.client.sources.index import IndexSummary, write_index
 
 __all__ = [
     "Credentials",

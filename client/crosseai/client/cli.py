@@ -13,25 +13,25 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from crosseai.client.credentials import Credentials
 from crosseai.client.display import LogFormat, display
 from crosseai.client.doctor import diagnose
 from crosseai.client.evaluation import LocalisationTable, evaluate_boxes, read_scored_boxes
 from crosseai.client.exit_codes import EXIT_FAILED, EXIT_SERVER, exit_codes
-from crosseai.client.fleet import Fleet
 from crosseai.client.formats.dicom_context import DicomObject
 from crosseai.client.index_command import index_command
 from crosseai.client.job import Engine
-from crosseai.client.manifest import MANIFEST, read_configuration
 from crosseai.client.memory import keep_freed_memory
 from crosseai.client.metrics import METRICS_HOST, metrics
 from crosseai.client.options import engine_options, read_options, server_options
 from crosseai.client.outputs import parse_outputs
 from crosseai.client.promotion.commands import models_command, promote_command, rollback_command
 from crosseai.client.push import PushSummary, check_destination, push
+from crosseai.client.records.manifest import MANIFEST, read_configuration
 from crosseai.client.report import write_report
 from crosseai.client.run import Progress, RunSummary
 from crosseai.client.scoring import score_directory
+from crosseai.client.servers.credentials import Credentials
+from crosseai.client.servers.fleet import Fleet
 from crosseai.contract import PRESETS, RESEARCH_NOTICE, InputError
 from crosseai.imaging import ReadPolicy
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from crosseai.client.fleet import Fleet
 from crosseai.client.inference import MAPS
-from crosseai.client.manifest import PACKAGES
-from crosseai.client.transport import ServedModel, TritonTransport
+from crosseai.client.records.manifest import PACKAGES
+from crosseai.client.servers.fleet import Fleet
+from crosseai.client.servers.transport import ServedModel, TritonTransport
 from crosseai.contract import (
     AccessRefused,
     ContractError,

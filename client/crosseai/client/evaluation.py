@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crosseai.client.discovery import image_name
-from crosseai.client.tables import BOXES, PREDICTIONS
+from crosseai.client.records.tables import BOXES, PREDICTIONS
+from crosseai.client.sources.discovery import image_name
 from crosseai.contract import NIH_BOX_SIDE_PX, InputError, canonical_label
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)

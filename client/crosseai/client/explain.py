@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from crosseai.client.discovery import image_name
+from crosseai.client.sources.discovery import image_name
 from crosseai.contract import InputError, ModelSpec, class_index
 from crosseai.contract.labels import NO_FINDING
 

@@ -7,8 +7,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TypeAlias
 
-from crosseai.client.discovery import image_name
 from crosseai.client.evaluation import read_boxes_csv
+from crosseai.client.sources.discovery import image_name
 from crosseai.contract import NIH_BOX_SIDE_PX, ImageResult
 
 Edges: TypeAlias = tuple[float, float, float, float]
@@ -24,7 +24,8 @@ class GroundTruth:
     path, sha256
         The file that it was read from, and the hash of its content.
     boxes
-        Edges by :func:`~crosseai.client.discovery.image_name` and disease, as shares of the image's width and height.
+        Edges by :func:`~crosseai.client.sources.discovery.image_name` and disease, as shares of the image's width and
+        height.
     """
 
     path: Path

@@ -8,7 +8,7 @@ import click
 
 from crosseai.client.display import LINE_EVERY_S
 from crosseai.client.exit_codes import EXIT_FAILED, exit_codes
-from crosseai.client.index import write_index
+from crosseai.client.sources.index import write_index
 
 
 @click.command(name="index")

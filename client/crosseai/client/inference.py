@@ -3,8 +3,8 @@
 The last bits of a probability depend on which images share a batch. So batches are made from a fixed group of images
 in a fixed way, and two requests are never under way together when a server's dynamic batcher could merge them: those
 of full size do not fit into one batch, and a smaller one waits for others of its shape; a server that was outrun by
-another gets nothing before it has answered (:mod:`crosseai.client.member`). A run that was interrupted and continued
-then writes the same bytes as one that was not, if no other client uses the server.
+another gets nothing before it has answered (:mod:`crosseai.client.servers.member`). A run that was interrupted and
+continued then writes the same bytes as one that was not, if no other client uses the server.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from crosseai.client.explain import ExplainByName, ExplainPolicy, Targets
 from crosseai.client.prepare import PreparedImage
-from crosseai.client.servers import ServerPool
+from crosseai.client.servers.pool import ServerPool
 from crosseai.contract import AccessRefused, InferenceTimeout, ServerError, ServerUnavailable
 
 MAPS = ("explained", "heatmaps", "gradient_maps")

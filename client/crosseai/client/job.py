@@ -9,26 +9,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from crosseai.client.arrivals import arrivals
-from crosseai.client.discovery import JOURNAL
+from crosseai.client.cluster.engine import entries_by_ray
+from crosseai.client.cluster.plan import PLAN, shard_rows
+from crosseai.client.cluster.worker import Assignment
 from crosseai.client.explain import parse_explain
-from crosseai.client.fleet import Fleet
 from crosseai.client.flow import Places, Stream, stream
-from crosseai.client.folder import folder_for
-from crosseai.client.journal import Entry, Journal
 from crosseai.client.meter import Meter
 from crosseai.client.outputs import Outputs
 from crosseai.client.pipeline import DECODED_AHEAD, GROUP_BATCHES
-from crosseai.client.plan import PLAN, shard_rows
-from crosseai.client.ray_engine import entries_by_ray
-from crosseai.client.ray_worker import Assignment
 from crosseai.client.recipe import Recipe
+from crosseai.client.records.folder import folder_for
+from crosseai.client.records.journal import Entry, Journal
 from crosseai.client.run import Progress, Run, RunSummary
-from crosseai.client.servers import ServerPool
-from crosseai.client.source import Directory, Source
-from crosseai.client.transport import ServedModel
+from crosseai.client.servers.fleet import Fleet
+from crosseai.client.servers.pool import ServerPool
+from crosseai.client.servers.transport import ServedModel
+from crosseai.client.sources.arrivals import arrivals
+from crosseai.client.sources.discovery import JOURNAL
+from crosseai.client.sources.source import Directory, Source
+from crosseai.client.sources.worklist import Worklist
 from crosseai.client.tuning import Knob
-from crosseai.client.worklist import Worklist
 from crosseai.contract import BoxParameters, InputError, box_preset
 from crosseai.imaging import ReadPolicy
 

@@ -7,8 +7,8 @@ from typing import Any, get_args
 
 import click
 
-from crosseai.client.credentials import TOKEN_VARIABLE, Credentials, read_token
 from crosseai.client.job import Engine
+from crosseai.client.servers.credentials import TOKEN_VARIABLE, Credentials, read_token
 from crosseai.imaging import DEFAULT_POLICY, ReadPolicy
 
 _FILE = click.Path(path_type=Path)

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from crosseai.client.files import atomic_path
 from crosseai.client.findings import ExplanationMaps, ScoredImage
 from crosseai.client.ground_truth import GroundTruth
+from crosseai.client.records.files import atomic_path
 from crosseai.contract import Box, BoxParameters, OutputError, box_preset
 from crosseai.imaging import Radiograph, box_to_image_px, draw_overlay
 from crosseai.postproc import fuse, localize

@@ -18,7 +18,7 @@ from crosseai.client.flow import Stream, batched, map_ordered
 from crosseai.client.inference import Inference
 from crosseai.client.meter import Meter
 from crosseai.client.prepare import MovedImage, Prepared, PreparedImage, prepare
-from crosseai.client.storage import ImageFile
+from crosseai.client.sources.storage import ImageFile
 from crosseai.contract import ImageResult
 from crosseai.imaging import DEFAULT_POLICY, ReadPolicy
 

@@ -7,8 +7,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from crosseai.client.discovery import image_id
-from crosseai.client.storage import ImageFile, read_file
+from crosseai.client.sources.discovery import image_id
+from crosseai.client.sources.storage import ImageFile, read_file
 from crosseai.contract import ImageFailure, ImageResult, InputError, ModelSpec, Stage, UnreadableImageError
 from crosseai.imaging import DEFAULT_POLICY, Radiograph, ReadPolicy, decode_radiograph, naming, preprocess
 

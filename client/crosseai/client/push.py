@@ -26,7 +26,7 @@ from pydicom.uid import (
 from pynetdicom import AE
 from pynetdicom.association import Association
 
-from crosseai.client.credentials import NO_CREDENTIALS, Credentials, is_loopback
+from crosseai.client.servers.credentials import NO_CREDENTIALS, Credentials, is_loopback
 from crosseai.contract import InputError, OutputError, ServerUnavailable
 
 ATTEMPTS = 5

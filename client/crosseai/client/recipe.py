@@ -11,13 +11,13 @@ from crosseai.client.explain import ExplainPolicy
 from crosseai.client.findings import Localizer, ScoredImage
 from crosseai.client.flow import Stream, map_ordered
 from crosseai.client.inference import Inference
-from crosseai.client.journal import Entry
 from crosseai.client.meter import Meter
 from crosseai.client.outputs import Outputs, write_image_outputs
 from crosseai.client.pipeline import Outcome, Pipeline
 from crosseai.client.prepare import MovedImage, failure
-from crosseai.client.servers import ServerPool
-from crosseai.client.storage import ImageFile
+from crosseai.client.records.journal import Entry
+from crosseai.client.servers.pool import ServerPool
+from crosseai.client.sources.storage import ImageFile
 from crosseai.contract import BoxParameters, ImageResult, InputError, ModelIdentity
 from crosseai.imaging import ReadPolicy
 

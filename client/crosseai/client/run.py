@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from crosseai.client.flow import Stream
-from crosseai.client.journal import Entry, Journal
-from crosseai.client.manifest import write_manifest
 from crosseai.client.meter import Meter
-from crosseai.client.names import NameSet
 from crosseai.client.outputs import Outputs, write_documents
+from crosseai.client.records.journal import Entry, Journal
+from crosseai.client.records.manifest import write_manifest
+from crosseai.client.records.tables import TableCounts, write_tables
 from crosseai.client.report import write_report
-from crosseai.client.servers import ServerPool
-from crosseai.client.tables import TableCounts, write_tables
-from crosseai.client.transport import ServedModel, ServerStatistics
+from crosseai.client.servers.pool import ServerPool
+from crosseai.client.servers.transport import ServedModel, ServerStatistics
+from crosseai.client.sources.names import NameSet
 from crosseai.client.tuning import Knob, tune
 from crosseai.contract import BoxParameters, ModelIdentity, Stage
 

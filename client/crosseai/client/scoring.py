@@ -7,18 +7,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
-from crosseai.client.credentials import NO_CREDENTIALS, Credentials
-from crosseai.client.embedded import embedded_server
+from crosseai.client.cluster.engine import ray_cluster
 from crosseai.client.explain import labels_digest
-from crosseai.client.fleet import Fleet
-from crosseai.client.folder import locked
 from crosseai.client.job import CORES, IN_FLIGHT, Engine, Job
 from crosseai.client.meter import Meter
 from crosseai.client.outputs import parse_outputs
 from crosseai.client.pipeline import DECODED_AHEAD
-from crosseai.client.ray_engine import ray_cluster
+from crosseai.client.records.folder import locked
 from crosseai.client.run import Progress, RunSummary
-from crosseai.client.source import Directory, open_source
+from crosseai.client.servers.credentials import NO_CREDENTIALS, Credentials
+from crosseai.client.servers.embedded import embedded_server
+from crosseai.client.servers.fleet import Fleet
+from crosseai.client.sources.source import Directory, open_source
 from crosseai.contract import InputError
 from crosseai.imaging import DEFAULT_POLICY, ReadPolicy
 
@@ -58,7 +58,7 @@ def score_directory(
     ----------
     directory
         Searched recursively for DICOM, PNG and JPEG files; or a manifest, ``*.parquet``, as
-        :func:`crosseai.client.index.write_index` makes it.
+        :func:`crosseai.client.sources.index.write_index` makes it.
     output
         Folder for the results; made if needed.
     server

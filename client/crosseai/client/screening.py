@@ -6,7 +6,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from multiprocessing import get_context
 
-from crosseai.client.storage import ImageFile, read_file
+from crosseai.client.sources.storage import ImageFile, read_file
 from crosseai.imaging import ReadPolicy, decode_radiograph
 
 

@@ -3,7 +3,7 @@ import socket
 
 import pytest
 
-from crosseai.client.addresses import Endpoint, parse_address, resolve
+from crosseai.client.servers.addresses import Endpoint, parse_address, resolve
 from crosseai.contract import InputError, ServerUnavailable
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from crosseai.client import arrivals as module
-from crosseai.client.arrivals import arrivals
 from crosseai.client.meter import Meter
+from crosseai.client.sources import arrivals as module
+from crosseai.client.sources.arrivals import arrivals
 
 
 def test_each_complete_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

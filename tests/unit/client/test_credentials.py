@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from crosseai.client.credentials import TOKEN_VARIABLE, Credentials, read_token
+from crosseai.client.servers.credentials import TOKEN_VARIABLE, Credentials, read_token
 from crosseai.contract import InputError
 
 

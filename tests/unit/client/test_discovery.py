@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from crosseai.client.discovery import discover, image_id, image_name
+from crosseai.client.sources.discovery import discover, image_id, image_name
 from crosseai.contract import InputError
 
 

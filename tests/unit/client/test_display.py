@@ -7,7 +7,7 @@ import pytest
 
 from crosseai.client.display import display
 from crosseai.client.run import Progress
-from crosseai.client.transport import ServedModel
+from crosseai.client.servers.transport import ServedModel
 from crosseai.contract import ModelSpec
 
 BEGUN = Progress(

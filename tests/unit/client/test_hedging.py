@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from crosseai.client.hedging import BUDGET, ENOUGH, FACTOR, QUANTILE, WINDOW, Hedging
+from crosseai.client.servers.hedging import BUDGET, ENOUGH, FACTOR, QUANTILE, WINDOW, Hedging
 
 
 def test_patience_is_a_multiple_of_a_high_quantile_of_the_same_kind() -> None:

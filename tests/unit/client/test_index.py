@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from crosseai.client import index as module
 from crosseai.client.cli import main
-from crosseai.client.discovery import discover, image_id, name_of
-from crosseai.client.index import IndexSummary, write_index
-from crosseai.client.source import Manifest
+from crosseai.client.sources import index as module
+from crosseai.client.sources.discovery import discover, image_id, name_of
+from crosseai.client.sources.index import IndexSummary, write_index
+from crosseai.client.sources.source import Manifest
 from crosseai.contract import InputError
 
 

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from crosseai.client.meter import Meter
 from crosseai.client.metrics import metrics
 from crosseai.client.run import Progress
-from crosseai.client.transport import ServedModel
+from crosseai.client.servers.transport import ServedModel
 from crosseai.contract import ImageFailure, ImageResult, InputError, ModelSpec
 
 SPEC = ModelSpec(classes=("Mass", "Nodule"), positive_rates=(0.25, 0.5))

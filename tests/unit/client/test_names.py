@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crosseai.client.names import NameSet
+from crosseai.client.sources.names import NameSet
 
 
 @given(st.lists(st.text()), st.lists(st.text()))

@@ -7,10 +7,10 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
-from crosseai.client.files import atomic_path
-from crosseai.client.journal import Entry, Journal
-from crosseai.client.manifest import check_same_configuration, write_manifest
-from crosseai.client.tables import write_tables
+from crosseai.client.records.files import atomic_path
+from crosseai.client.records.journal import Entry, Journal
+from crosseai.client.records.manifest import check_same_configuration, write_manifest
+from crosseai.client.records.tables import write_tables
 from crosseai.contract import (
     RESEARCH_NOTICE,
     BoxParameters,

@@ -16,9 +16,9 @@ from crosseai.client.flow import Stream, stream
 from crosseai.client.inference import Inference
 from crosseai.client.meter import Meter
 from crosseai.client.pipeline import DECODED_AHEAD, GROUP_BATCHES, GROUPS_UNDER_WAY, Outcome, Pipeline
-from crosseai.client.servers import ServerPool
-from crosseai.client.storage import ImageFile
-from crosseai.client.transport import ServedModel
+from crosseai.client.servers.pool import ServerPool
+from crosseai.client.servers.transport import ServedModel
+from crosseai.client.sources.storage import ImageFile
 from crosseai.contract import ImageFailure, ModelSpec, ServerError, ServerUnavailable
 
 SPEC = ModelSpec(input_size=16, feature_shape=(4, 2, 2))

@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from crosseai.client.prepare import prepare
-from crosseai.client.storage import ImageFile
+from crosseai.client.sources.storage import ImageFile
 from crosseai.contract import ImageFailure, ModelSpec
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from crosseai.client.schema import SCHEMA_VERSION, boxes_schema, predictions_schema
+from crosseai.client.records.schema import SCHEMA_VERSION, boxes_schema, predictions_schema
 from crosseai.contract import BoxParameters, ModelIdentity, ModelSpec
 
 MODEL, BOXES = ModelIdentity("crosseai", "7", "ab" * 32), BoxParameters()

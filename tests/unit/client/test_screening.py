@@ -3,7 +3,7 @@ import signal
 from functools import partial
 
 from crosseai.client.screening import deadly, try_decoding
-from crosseai.client.storage import ImageFile
+from crosseai.client.sources.storage import ImageFile
 from crosseai.imaging import DEFAULT_POLICY
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from crosseai.client.storage import locate, open_file, open_filesystem, read_file
+from crosseai.client.sources.storage import locate, open_file, open_filesystem, read_file
 from crosseai.contract import InputError, UnreadableImageError, UnsupportedImageError
 
 

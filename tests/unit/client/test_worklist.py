@@ -7,12 +7,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from crosseai.client.cluster.plan import SHARDS, attempt, read_shard, shard_rows, write_plan
 from crosseai.client.explain import ExplainByName
-from crosseai.client.journal import Entry, Journal
-from crosseai.client.plan import SHARDS, attempt, read_shard, shard_rows, write_plan
-from crosseai.client.source import Directory, Manifest, open_source
-from crosseai.client.storage import ImageFile
-from crosseai.client.worklist import Worklist
+from crosseai.client.records.journal import Entry, Journal
+from crosseai.client.sources.source import Directory, Manifest, open_source
+from crosseai.client.sources.storage import ImageFile
+from crosseai.client.sources.worklist import Worklist
 from crosseai.contract import ImageFailure, ImageResult, InputError, OutputError
 
 

@@ -7,12 +7,12 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from crosseai.client.files import atomic_path
 from crosseai.client.formats.dicom_context import DicomObject, read_context
 from crosseai.client.formats.dicom_sr import structured_report
 from crosseai.client.formats.gsps import presentation_state
 from crosseai.client.formats.parametric_map import parametric_map
 from crosseai.client.formats.secondary_capture import secondary_capture
+from crosseai.client.records.files import atomic_path
 from crosseai.contract import CrossEAIError, ImageResult, ModelIdentity, UnsupportedImageError
 from crosseai.imaging.quiet import quiet_pydicom
 

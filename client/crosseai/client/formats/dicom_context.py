@@ -10,7 +10,7 @@ from pydicom import config
 from pydicom.dataset import Dataset
 from pydicom.valuerep import validate_value
 
-from crosseai.client.storage import open_file
+from crosseai.client.sources.storage import open_file
 from crosseai.contract import Finding, ImageResult, ModelIdentity, UnsupportedImageError
 
 DicomObject: TypeAlias = Literal["dicom-sr", "gsps", "secondary-capture", "parametric-map"]

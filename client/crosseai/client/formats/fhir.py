@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-from crosseai.client.files import atomic_path
 from crosseai.client.formats.codes import snomed_ct
+from crosseai.client.records.files import atomic_path
 from crosseai.contract import RESEARCH_NOTICE, Finding, ImageResult
 
 IMAGE_SYSTEM = "urn:crosseai:image-id"

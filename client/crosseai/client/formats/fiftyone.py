@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from crosseai.client.files import atomic_path
+from crosseai.client.records.files import atomic_path
 from crosseai.contract import Finding, ImageResult
 
 

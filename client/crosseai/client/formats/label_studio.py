@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from crosseai.client.files import atomic_path
 from crosseai.client.formats.json_array import write_array
+from crosseai.client.records.files import atomic_path
 from crosseai.contract import Finding, ImageResult
 
 IMAGE_ROOT = "/data/local-files/?d="

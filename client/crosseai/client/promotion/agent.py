@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Self
 
-from crosseai.client.credentials import Credentials
+from crosseai.client.servers.credentials import Credentials
 from crosseai.contract import ServerError
 
 INTERVAL_S = 0.5

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from crosseai.client.promotion.registry import Fetched
 from crosseai.client.promotion.servers import Server
-from crosseai.client.transport import ServedModel, TritonTransport
+from crosseai.client.servers.transport import ServedModel, TritonTransport
 from crosseai.contract import ContractError, ModelSpec
 from crosseai.contract.golden import Array, Golden
 

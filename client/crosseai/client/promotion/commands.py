@@ -9,13 +9,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from crosseai.client.credentials import Credentials
 from crosseai.client.exit_codes import exit_codes
 from crosseai.client.options import credential_options
 from crosseai.client.promotion.gates import USUAL_GATES, read_gates
 from crosseai.client.promotion.promote import promote, rollback
 from crosseai.client.promotion.registry import Registry, parse_version
 from crosseai.client.promotion.servers import Server, Site
+from crosseai.client.servers.credentials import Credentials
 from crosseai.contract import CHAMPION
 
 MODEL = "crosseai"

@@ -18,12 +18,12 @@ from mlflow.deployments import BaseDeploymentClient, PredictionsResponse
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST
 
-from crosseai.client.credentials import Credentials, read_token
 from crosseai.client.promotion.canary import EXAMINED
 from crosseai.client.promotion.gates import USUAL_GATES, read_gates
 from crosseai.client.promotion.promote import promote, rollback
 from crosseai.client.promotion.registry import Registry, parse_version
 from crosseai.client.promotion.servers import Server, Site
+from crosseai.client.servers.credentials import Credentials, read_token
 from crosseai.contract import CHAMPION, PREVIOUS, CrossEAIError, InputError
 
 FLAVOR = "onnx"

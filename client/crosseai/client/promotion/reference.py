@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from crosseai.client.discovery import image_name
 from crosseai.client.evaluation import intersection_over_union, read_scored_boxes
 from crosseai.client.explain import read_labels
 from crosseai.client.promotion.gates import GateResult, Gates, NoWorse, Reference
+from crosseai.client.records.tables import PREDICTIONS
 from crosseai.client.scoring import score_directory
-from crosseai.client.tables import PREDICTIONS
+from crosseai.client.sources.discovery import image_name
 from crosseai.contract import InputError
 
 RESAMPLES = 1000

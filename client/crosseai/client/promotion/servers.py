@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from crosseai.client.credentials import NO_CREDENTIALS, Credentials
-from crosseai.client.transport import ServedModel, TritonTransport
+from crosseai.client.servers.credentials import NO_CREDENTIALS, Credentials
+from crosseai.client.servers.transport import ServedModel, TritonTransport
 from crosseai.contract import CrossEAIError, InferenceTimeout, ServerError, ServerUnavailable
 
 POLL_INTERVAL_S = 0.2

@@ -7,8 +7,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from crosseai.client.credentials import NO_CREDENTIALS
-from crosseai.client.embedded import embedded_server
 from crosseai.client.promotion.agent import Agent
 from crosseai.client.promotion.audit import Audit
 from crosseai.client.promotion.canary import check_answers
@@ -16,6 +14,8 @@ from crosseai.client.promotion.gates import GateResult, Gates, check_records, re
 from crosseai.client.promotion.reference import check_reference
 from crosseai.client.promotion.registry import Fetched, Registry
 from crosseai.client.promotion.servers import Server, Site
+from crosseai.client.servers.credentials import NO_CREDENTIALS
+from crosseai.client.servers.embedded import embedded_server
 from crosseai.contract import (
     CANDIDATE,
     CHAMPION,

@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crosseai.client.manifest import MANIFEST, read_configuration
+from crosseai.client.records.manifest import MANIFEST, read_configuration
+from crosseai.client.records.tables import BOXES, ERRORS, PREDICTIONS
 from crosseai.client.report.layers import LAYERS
-from crosseai.client.tables import BOXES, ERRORS, PREDICTIONS
 from crosseai.contract import RESEARCH_NOTICE, BoxParameters, InputError
 from crosseai.imaging.palette import disease_colour
 

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from crosseai.client.files import atomic_path
 from crosseai.client.findings import ScoredImage
+from crosseai.client.records.files import atomic_path
 from crosseai.contract import OutputError
 from crosseai.imaging import Radiograph, to_display
 

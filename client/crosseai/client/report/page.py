@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from crosseai.client.files import atomic_path
+from crosseai.client.records.files import atomic_path
 from crosseai.client.report.content import read_content
 from crosseai.client.report.truth import compare_boxes, compare_labels
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crosseai.client.discovery import image_name
 from crosseai.client.evaluation import LocalisationTable, evaluate_boxes, intersection_over_union, read_scored_boxes
 from crosseai.client.explain import read_labels
+from crosseai.client.sources.discovery import image_name
 
 _CURVE_POINTS = 101
 

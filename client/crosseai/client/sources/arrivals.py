@@ -6,10 +6,10 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from crosseai.client.discovery import discover, name_of
 from crosseai.client.flow import Stream
 from crosseai.client.meter import Meter
-from crosseai.client.storage import ImageFile
+from crosseai.client.sources.discovery import discover, name_of
+from crosseai.client.sources.storage import ImageFile
 
 LOOK_EVERY_S = 2.0
 STOP_EVERY_S = 0.2
@@ -25,7 +25,7 @@ async def arrivals(
     Parameters
     ----------
     directory, output
-        As for :func:`crosseai.client.discovery.discover`.
+        As for :func:`crosseai.client.sources.discovery.discover`.
     finished
         Names of files to leave out.
     stop

@@ -3,7 +3,7 @@
 Hedged requests (J. Dean, L. A. Barroso: The Tail at Scale, Communications of the ACM 56(2), 2013, section "Hedged
 requests") are sent again when they have been under way for longer than the 95th percentile of their class, and the
 first answer wins. Ours wait for three times that long, as a batch is dear; at most one request in twenty is sent
-again, however many straggle; and the loser is not cancelled (see :mod:`crosseai.client.transport`).
+again, however many straggle; and the loser is not cancelled (see :mod:`crosseai.client.servers.transport`).
 """
 
 from collections import defaultdict, deque

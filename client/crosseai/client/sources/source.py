@@ -8,8 +8,8 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crosseai.client.discovery import discover, name_of
-from crosseai.client.storage import ImageFile, is_url, locate
+from crosseai.client.sources.discovery import discover, name_of
+from crosseai.client.sources.storage import ImageFile, is_url, locate
 from crosseai.contract import InputError
 
 MANIFEST_SUFFIX = ".parquet"
@@ -35,7 +35,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """The files below a directory, as :func:`crosseai.client.discovery.discover` finds them."""
+    """The files below a directory, as :func:`crosseai.client.sources.discovery.discover` finds them."""
 
     directory: Path
     output: Path

@@ -15,18 +15,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from crosseai.client.fleet import Fleet
+from crosseai.client.cluster.plan import attempt, read_shard
 from crosseai.client.flow import stream
-from crosseai.client.journal import Entry, to_line
 from crosseai.client.memory import keep_freed_memory
 from crosseai.client.meter import Meter
 from crosseai.client.pipeline import DECODED_AHEAD
-from crosseai.client.plan import attempt, read_shard
 from crosseai.client.prepare import failure
 from crosseai.client.recipe import Recipe
+from crosseai.client.records.journal import Entry, to_line
 from crosseai.client.screening import deadly, try_decoding
-from crosseai.client.servers import ServerPool
-from crosseai.client.storage import ImageFile
+from crosseai.client.servers.fleet import Fleet
+from crosseai.client.servers.pool import ServerPool
+from crosseai.client.sources.storage import ImageFile
 from crosseai.contract import CrossEAIError, ImageFailure, UnreadableImageError
 
 GROUP = pa.schema(

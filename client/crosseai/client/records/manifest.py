@@ -7,8 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from crosseai.client.files import atomic_path
-from crosseai.client.schema import SCHEMA_VERSION
+from crosseai.client.records.files import atomic_path
+from crosseai.client.records.schema import SCHEMA_VERSION
 from crosseai.contract import RESEARCH_NOTICE, InputError
 
 MANIFEST = "manifest.json"

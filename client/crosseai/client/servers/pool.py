@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from crosseai.client.flow import Places
-from crosseai.client.hedging import Hedging
-from crosseai.client.member import Member, Request, Tensors
 from crosseai.client.meter import Meter
-from crosseai.client.transport import ServedModel, ServerStatistics, TritonTransport
+from crosseai.client.servers.hedging import Hedging
+from crosseai.client.servers.member import Member, Request, Tensors
+from crosseai.client.servers.transport import ServedModel, ServerStatistics, TritonTransport
 from crosseai.contract import InferenceTimeout, ModelSpec, ServerError, ServerUnavailable
 
 POLL_S = 0.05
@@ -25,7 +25,8 @@ class ServerPool:
     Each request goes to the server with the fewest requests outstanding. A server that cannot be reached, is too
     slow, or refuses even a blank image is left alone for a while, and must then prove to serve the same model still.
     When no server has answered for ``wait_s``, the error of the last one is raised. A request that takes far longer
-    than others do is sent to one more server, and the first answer is the answer (:mod:`crosseai.client.hedging`).
+    than others do is sent to one more server, and the first answer is the answer
+    (:mod:`crosseai.client.servers.hedging`).
 
     Make it with :meth:`connect` inside a running event loop, and use ``async with`` to close it.
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from crosseai.client.files import PARTIAL, atomic_path
+from crosseai.client.records.files import PARTIAL, atomic_path
 from crosseai.contract import Finding, ImageFailure, ImageResult, OutputError
 
 Record: TypeAlias = ImageResult | ImageFailure

@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 import pyarrow as pa
 import pyarrow.fs as pa_fs
 
-from crosseai.client.discovery import discover, name_of
+from crosseai.client.sources.discovery import discover, name_of
 from crosseai.contract import InputError, UnreadableImageError, UnsupportedImageError
 from crosseai.imaging import DEFAULT_POLICY, ReadPolicy, read_content
 
@@ -28,8 +28,8 @@ class ImageFile:
     location
         Local path or URL.
     image_id
-        Hash of its content when it was indexed, as :func:`crosseai.client.discovery.image_id` gives it; None where
-        nobody looked.
+        Hash of its content when it was indexed, as :func:`crosseai.client.sources.discovery.image_id` gives it; None
+        where nobody looked.
     """
 
     name: str

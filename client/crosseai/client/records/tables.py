@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from crosseai.client.files import atomic_path
-from crosseai.client.journal import Record
-from crosseai.client.schema import boxes_schema, predictions_schema
+from crosseai.client.records.files import atomic_path
+from crosseai.client.records.journal import Record
+from crosseai.client.records.schema import boxes_schema, predictions_schema
 from crosseai.contract import BoxParameters, ImageFailure, ImageResult, ModelIdentity, ModelSpec
 
 PREDICTIONS = "predictions"

@@ -13,11 +13,11 @@ from typing import TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crosseai.client.discovery import image_id
-from crosseai.client.files import atomic_path
-from crosseai.client.folder import locked
-from crosseai.client.source import MANIFEST_SUFFIX, ROOT
-from crosseai.client.storage import Listed, is_url, list_files, open_file
+from crosseai.client.records.files import atomic_path
+from crosseai.client.records.folder import locked
+from crosseai.client.sources.discovery import image_id
+from crosseai.client.sources.source import MANIFEST_SUFFIX, ROOT
+from crosseai.client.sources.storage import Listed, is_url, list_files, open_file
 from crosseai.contract import InputError, UnreadableImageError
 from crosseai.imaging import DEFAULT_POLICY
 
@@ -67,7 +67,7 @@ def write_index(
     Parameters
     ----------
     directory
-        Local directory or URL, as :func:`crosseai.client.storage.open_filesystem` opens it.
+        Local directory or URL, as :func:`crosseai.client.sources.storage.open_filesystem` opens it.
     manifest
         The file to write, ``*.parquet``.
     progress

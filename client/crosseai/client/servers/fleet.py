@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
-from crosseai.client.addresses import DNS, Endpoint, resolve
-from crosseai.client.credentials import NO_CREDENTIALS, Credentials
 from crosseai.client.meter import Meter
-from crosseai.client.servers import POLL_S, ServerPool
-from crosseai.client.transport import TritonTransport
+from crosseai.client.servers.addresses import DNS, Endpoint, resolve
+from crosseai.client.servers.credentials import NO_CREDENTIALS, Credentials
+from crosseai.client.servers.pool import POLL_S, ServerPool
+from crosseai.client.servers.transport import TritonTransport
 from crosseai.contract import ServerUnavailable
 
 RESOLVE_S = 5.0

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from crosseai.client.transport import ServedModel, TritonTransport
+from crosseai.client.servers.transport import ServedModel, TritonTransport
 from crosseai.contract import AccessRefused, ContractError, InferenceTimeout, ServerError, ServerUnavailable
 
 FIRST_RETRY_S = 0.25

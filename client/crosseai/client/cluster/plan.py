@@ -11,8 +11,8 @@ from socket import gethostname
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crosseai.client.files import atomic_path
-from crosseai.client.storage import ImageFile
+from crosseai.client.records.files import atomic_path
+from crosseai.client.sources.storage import ImageFile
 from crosseai.contract import OutputError
 
 PLAN = "plan.parquet"

@@ -16,12 +16,12 @@ from contextlib import ExitStack, contextmanager
 from logging import CRITICAL, getLogger
 from typing import Any
 
+from crosseai.client.cluster.plan import write_plan
+from crosseai.client.cluster.worker import Assignment, Worker, raise_error
 from crosseai.client.flow import Stream
-from crosseai.client.journal import Entry, from_line
 from crosseai.client.meter import Meter
-from crosseai.client.plan import write_plan
-from crosseai.client.ray_worker import Assignment, Worker, raise_error
-from crosseai.client.storage import ImageFile
+from crosseai.client.records.journal import Entry, from_line
+from crosseai.client.sources.storage import ImageFile
 from crosseai.contract import InputError, ServerUnavailable
 
 SHARDS_AT_A_TIME = 2

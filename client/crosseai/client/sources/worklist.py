@@ -7,10 +7,10 @@ from itertools import islice
 import numpy as np
 
 from crosseai.client.explain import ExplainPolicy, explained_alike
-from crosseai.client.journal import Journal
-from crosseai.client.names import NameSet
-from crosseai.client.source import Source
-from crosseai.client.storage import ImageFile
+from crosseai.client.records.journal import Journal
+from crosseai.client.sources.names import NameSet
+from crosseai.client.sources.source import Source
+from crosseai.client.sources.storage import ImageFile
 from crosseai.contract import ImageFailure, ImageResult
 
 _BATCH = 8192

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from crosseai.client.manifest import check_same_configuration
+from crosseai.client.records.manifest import check_same_configuration
 from crosseai.contract import InputError, OutputError
 
 

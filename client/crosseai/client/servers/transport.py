@@ -12,8 +12,8 @@ from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from crosseai.client.addresses import parse_address
-from crosseai.client.credentials import NO_CREDENTIALS, Credentials
+from crosseai.client.servers.addresses import parse_address
+from crosseai.client.servers.credentials import NO_CREDENTIALS, Credentials
 from crosseai.contract import (
     CHAMPION,
     AccessRefused,

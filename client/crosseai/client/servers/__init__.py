@@ -1,0 +1,1 @@
+"""Triton servers: how they are found, asked, shared, and started where none is given."""

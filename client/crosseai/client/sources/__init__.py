@@ -1,0 +1,1 @@
+"""Which files are to be scored: directories, URLs, manifests, and what arrives."""
