@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from crosseai.client.servers import hedging, member
+from crosseai.client.servers import pool as module
 from crosseai.client.servers.pool import ServerPool
 from crosseai.client.servers.transport import ServedModel, ServerStatistics
 from crosseai.contract import (
@@ -28,7 +29,7 @@ IMAGE, TARGET = np.full((1, 1, 16, 16), 7, np.uint8), np.full((1, 1), -1)
 def short_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(member, "FIRST_RETRY_S", 0.01)
     monkeypatch.setattr(member, "LAST_RETRY_S", 0.05)
-    monkeypatch.setattr(pool, "POLL_S", 0.002)
+    monkeypatch.setattr(module, "POLL_S", 0.002)
 
 
 class FakeTransport:
