@@ -32,12 +32,14 @@ def summary(comparison: Comparison) -> Grid:
             difference, p = cell(found, sign="+"), f"{probability:.3f}"
         reported = _figure(published.mean_accuracy(result.method.name))
         means = (cell(figure) for figure in (_last(result.accuracy.average()), _last(result.mean_iou)))
-        rows.append((result.method.title, *means, difference, p, reported))
+        without = f"{(~result.boxes.any(1)).mean():.2f}"
+        rows.append((result.method.title, *means, without, difference, p, reported))
     boxes, patients = len(comparison.truth.findings), len(set(comparison.truth.patients))
     header = (
         f"{boxes} boxes of {patients} patients",
         "accuracy",
         "mean IoU",
+        "without a box",
         "accuracy less CrossEAI's",
         "p",
         "published",
