@@ -27,8 +27,9 @@ import pyarrow.parquet as pq
 
 from benchmarks.stand_in import stand_ins
 from benchmarks.throughput import BATCH, CACHE, CORES, small_files, tiny_model
-from crosseai.client import RunSummary, hedging, score_directory
+from crosseai.client import RunSummary, score_directory
 from crosseai.client.run import Progress
+from crosseai.client.servers import hedging
 from crosseai.client.servers.pool import ServerPool
 from crosseai.serve.embedded import EmbeddedTriton
 from crosseai.serve.repository import place_version
