@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from crosseai import postproc
 from crosseai.comparison.candidates import brightest
-from crosseai.comparison.classifier import CHECKPOINT_FOLDER, device, fresh_network
+from crosseai.comparison.classifier import CHECKPOINT_FOLDER, NetworkLocaliser, device, fresh_network
 from crosseai.comparison.cohort import Cohort
 from crosseai.comparison.learning import learn
 from crosseai.comparison.method import Localisation
@@ -29,7 +29,7 @@ from crosseai.training import load_checkpoint
 from crosseai.training.checkpoint import load_weights
 from crosseai.training.config import FitConfig
 from crosseai.training.contrastive import EMBEDDING_SIZE, head_of
-from crosseai.training.evaluation import Images, normalise, predict_logits
+from crosseai.training.evaluation import Images, normalise
 from crosseai.training.feed import Batch
 from crosseai.training.losses import contrastive_loss, cross_entropy
 from crosseai.training.model import feature_shape
@@ -210,23 +210,10 @@ class BranchLoss:
         return torch.stack([torch.stack(entropies).mean(), contrast])
 
 
-class RadiomicLocaliser:
-    """The image branch and its class activation maps.
+class RadiomicLocaliser(NetworkLocaliser):
+    """The image branch of a :class:`RadiomicNetwork`, and its class activation maps."""
 
-    Parameters
-    ----------
-    model
-        A :class:`RadiomicNetwork` in evaluation mode.
-    spec
-        Its spec.
-    """
-
-    def __init__(self, model: RadiomicNetwork, spec: ModelSpec) -> None:
-        self.model, self.spec = model.to(device()), spec
-
-    def logits(self, images: Images) -> npt.NDArray[np.float32]:
-        """As :meth:`Localiser.logits`."""
-        return predict_logits(self.model, images, self.spec)
+    model: RadiomicNetwork
 
     @torch.inference_mode()
     def localise(self, images: Images, classes: npt.NDArray[np.int64]) -> Localisation:

@@ -1,15 +1,18 @@
-"""Training of the methods' classifiers by the ordinary loop, with all that belongs to it."""
+"""The methods' classifiers: trained by the ordinary loop, with all that belongs to it, and asked."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from crosseai.comparison.cohort import Cohort
 from crosseai.contract import ModelSpec
 from crosseai.training.config import FitConfig
+from crosseai.training.evaluation import Images, normalise, predict_logits
 from crosseai.training.fit import fit
 from crosseai.training.model import build_model
 from crosseai.training.progress import STATE_FILENAME, Epoch
@@ -58,6 +61,37 @@ def fresh_network(config: FitConfig, change: Callable[[nn.Module], Network], cla
             network.name, triplet_attention=network.triplet_attention, classes=classes, width=network.width
         )
         return change(model)
+
+
+class NetworkLocaliser:
+    """What the localisers have in common that see with one trained network.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode.
+    spec
+        Its spec.
+    """
+
+    def __init__(self, model: nn.Module, spec: ModelSpec) -> None:
+        self.model, self.spec = model.to(device()), spec
+
+    def logits(self, images: Images) -> npt.NDArray[np.float32]:
+        """As :meth:`crosseai.comparison.method.Localiser.logits`."""
+        return predict_logits(self.model, images, self.spec)
+
+    @torch.inference_mode()
+    def layer_output(self, layer: str, images: Images) -> Tensor:
+        """What a layer gives for images uint8 ``[N, 1, S, S]``."""
+        kept: list[Tensor] = []
+        handle = self.model.get_submodule(layer).register_forward_hook(lambda _module, _inputs, out: kept.append(out))
+        try:
+            self.model(normalise(torch.from_numpy(images).to(device()), self.spec))
+        finally:
+            handle.remove()
+        (output,) = kept
+        return output
 
 
 def device() -> torch.device:

@@ -11,17 +11,17 @@ import torch
 from torch import nn
 
 from crosseai import postproc
-from crosseai.comparison.classifier import CHECKPOINT_FOLDER, device, fit_classifier
+from crosseai.comparison.classifier import CHECKPOINT_FOLDER, NetworkLocaliser, fit_classifier
 from crosseai.comparison.cohort import Cohort
 from crosseai.comparison.method import Localisation, Localiser
 from crosseai.comparison.sanity_check import SanityCheck, sanity_check
-from crosseai.contract import InputError, ModelSpec, box_preset
+from crosseai.contract import ModelSpec, box_preset
 from crosseai.contract.spec import HeatmapMethod
 from crosseai.export.reference import EagerReference
 from crosseai.export.sources import GradientSource
 from crosseai.training import load_checkpoint
 from crosseai.training.config import FitConfig
-from crosseai.training.evaluation import Images, predict_logits
+from crosseai.training.evaluation import Images
 from crosseai.training.progress import Epoch
 
 
@@ -54,13 +54,11 @@ class ContrastiveMethod(ABC):
     ) -> None:
         """Train the configuration's network with cross-entropy and contrastive loss.
 
-        Raises
-        ------
-        InputError
-            If the configuration leaves the contrastive loss out.
+        Where the configuration leaves the contrastive loss out it has the paper's weight: without it this would be
+        another method.
         """
         if config.cross_entropy_weight == 1:
-            raise InputError(f"{self.name}: expected cross_entropy_weight < 1, for a contrastive loss, found 1")
+            config = replace(config, cross_entropy_weight=FitConfig().cross_entropy_weight)
         fit_classifier(cohort, config, folder, weights=weights, on_epoch=on_epoch)
 
     def load(self, config: FitConfig, folder: Path) -> Localiser:
@@ -106,7 +104,7 @@ class CrossEAI(ContrastiveMethod):
         return MapLocaliser(model, replace(spec, boxes=self.boxes), heatmap=self.heatmap, gradient=self.gradient)
 
 
-class MapExplainer:
+class MapExplainer(NetworkLocaliser):
     """A classifier, and its two maps of a class.
 
     Parameters
@@ -127,13 +125,8 @@ class MapExplainer:
         heatmap: HeatmapMethod | None = None,
         gradient: GradientSource | None = None,
     ) -> None:
-        self.spec = spec
         self.reference = EagerReference(model, spec, torch.float32, heatmap=heatmap, gradient=gradient)
-        self.model = model.to(device())
-
-    def logits(self, images: Images) -> npt.NDArray[np.float32]:
-        """As :meth:`Localiser.logits`."""
-        return predict_logits(self.model, images, self.spec)
+        super().__init__(model, spec)
 
     def explain(
         self, images: Images, classes: npt.NDArray[np.int64]

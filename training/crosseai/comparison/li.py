@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from crosseai import postproc
-from crosseai.comparison.classifier import CHECKPOINT_FOLDER, device, fresh_network
+from crosseai.comparison.classifier import CHECKPOINT_FOLDER, NetworkLocaliser, fresh_network
 from crosseai.comparison.cohort import BoxedFindings, Cohort
 from crosseai.comparison.learning import learn
 from crosseai.comparison.method import Boxes, Localisation
@@ -19,7 +19,7 @@ from crosseai.contract import ModelSpec
 from crosseai.training import load_checkpoint
 from crosseai.training.checkpoint import load_weights
 from crosseai.training.config import FitConfig
-from crosseai.training.evaluation import Images, normalise, predict_logits
+from crosseai.training.evaluation import Images
 from crosseai.training.feed import TrainingData
 from crosseai.training.model import feature_shape
 from crosseai.training.progress import Epoch
@@ -86,23 +86,8 @@ class Li2018:
         return fresh_network(config, lambda model: with_patch_head(model, classes), classes)
 
 
-class PatchLocaliser:
-    """A network that judges patches, and the boxes around them.
-
-    Parameters
-    ----------
-    model
-        With the heads of :func:`with_patch_head`, in evaluation mode.
-    spec
-        Its spec.
-    """
-
-    def __init__(self, model: nn.Module, spec: ModelSpec) -> None:
-        self.model, self.spec = model.to(device()), spec
-
-    def logits(self, images: Images) -> npt.NDArray[np.float32]:
-        """As :meth:`Localiser.logits`."""
-        return predict_logits(self.model, images, self.spec)
+class PatchLocaliser(NetworkLocaliser):
+    """A network with the heads of :func:`with_patch_head`, which judges patches, and the boxes around them."""
 
     def localise(self, images: Images, classes: npt.NDArray[np.int64]) -> Localisation:
         """As :meth:`Localiser.localise`; the maps are the patches' probabilities."""
@@ -110,17 +95,9 @@ class PatchLocaliser:
         best = [boxes[0] if len(boxes) else np.zeros(4, np.int32) for boxes, _ in found]
         return Localisation(np.stack(best), np.stack([map_ for _, map_ in found]), tuple(boxes for boxes, _ in found))
 
-    @torch.inference_mode()
     def probabilities(self, images: Images, classes: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Of the patches for one disease in each image, float32 ``[N, P, P]``."""
-        kept: list[Tensor] = []
-        layer = self.model.get_submodule(PATCH_LAYER)
-        handle = layer.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
-        try:
-            self.model(normalise(torch.from_numpy(images).to(device()), self.spec))
-        finally:
-            handle.remove()
-        (patches,) = kept
+        patches = self.layer_output(PATCH_LAYER, images)
         chosen = patches[torch.arange(len(images)), torch.from_numpy(classes)]
         probabilities: npt.NDArray[np.float32] = chosen.float().sigmoid().cpu().numpy()
         return probabilities

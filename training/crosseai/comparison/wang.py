@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from crosseai import postproc
 from crosseai.comparison.candidates import brightest
-from crosseai.comparison.classifier import CHECKPOINT_FOLDER, device, fit_classifier, fresh_network
+from crosseai.comparison.classifier import CHECKPOINT_FOLDER, NetworkLocaliser, device, fit_classifier, fresh_network
 from crosseai.comparison.cohort import Cohort
 from crosseai.comparison.method import Boxes, Localisation
 from crosseai.contract import InputError, ModelSpec
 from crosseai.training import load_checkpoint
 from crosseai.training.config import FitConfig
-from crosseai.training.evaluation import Images, normalise, predict_logits
+from crosseai.training.evaluation import Images
 from crosseai.training.model import ResNet, feature_shape
 from crosseai.training.progress import Epoch
 
@@ -120,23 +120,8 @@ class Wang2017:
         return fresh_network(config, lambda model: with_wang_head(model, classes), classes)
 
 
-class WangLocaliser:
-    """A network with the head of Wang et al. and what its heat maps say.
-
-    Parameters
-    ----------
-    model
-        With the head of :func:`with_wang_head`, in evaluation mode.
-    spec
-        Its spec.
-    """
-
-    def __init__(self, model: nn.Module, spec: ModelSpec) -> None:
-        self.model, self.spec = model.to(device()), spec
-
-    def logits(self, images: Images) -> npt.NDArray[np.float32]:
-        """As :meth:`Localiser.logits`."""
-        return predict_logits(self.model, images, self.spec)
+class WangLocaliser(NetworkLocaliser):
+    """A network with the head of :func:`with_wang_head`, and what its heat maps say."""
 
     def localise(self, images: Images, classes: npt.NDArray[np.int64]) -> Localisation:
         """As :meth:`Localiser.localise`; the candidates are the regions of both thresholds."""
@@ -147,15 +132,9 @@ class WangLocaliser:
     @torch.inference_mode()
     def heatmaps(self, images: Images, classes: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Activations of the transition layer times the class's prediction weights (section 3.2), ``[N, h, w]``."""
-        kept: list[Tensor] = []
-        layer = self.model.get_submodule(LAYER)
-        handle = layer.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
-        try:
-            self.model(normalise(torch.from_numpy(images).to(device()), self.spec))
-        finally:
-            handle.remove()
+        activations = self.layer_output(LAYER, images)
         weights = self.model.get_parameter("head.0.weight")[torch.from_numpy(classes).to(device())]  # [N, C]
-        heatmaps: npt.NDArray[np.float32] = torch.einsum("nc,nchw->nhw", weights, kept[0]).cpu().numpy()
+        heatmaps: npt.NDArray[np.float32] = torch.einsum("nc,nchw->nhw", weights, activations).cpu().numpy()
         return np.ascontiguousarray(heatmaps)
 
 
