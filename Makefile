@@ -101,7 +101,7 @@ fuzz: $(READY)
 wheel: $(READY)
 	python -m build --outdir build/dist
 
-BENCHMARKS := contrastive decoding graph loader postproc precision presets promotion throughput
+BENCHMARKS := comparison comparison_real contrastive cost decoding graph index loader pool postproc precision presets promotion throughput
 
 bench: $(READY)
 	for name in $(BENCHMARKS); do python -m benchmarks.$$name || exit; done
