@@ -59,7 +59,7 @@ def rollback(model: str, site: Site, *, tell: Callable[[str], None] = lambda _: 
     """Make the previous champion the champion again, without gates, but not without canary.
 
     The present champion is not looked at: it may be what is broken. Afterwards there is no previous one: another
-    rollback would lead forward again.
+    rollback would lead forward again. Nor is there one after a promotion that was killed while it moved the aliases.
 
     Parameters
     ----------

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crosseai.contract import (
+    CHAMPION,
     DEFAULT_TRACKING_URI,
     DEPLOYMENT_ERROR_TAG,
     GOLDEN_FILENAME,
@@ -17,6 +18,7 @@ from crosseai.contract import (
     MODEL_FILENAME,
     ONNX_SHA256_TAG,
     PARITY_TAG,
+    PREVIOUS,
     ContractError,
     InputError,
     ModelSpec,
@@ -161,6 +163,17 @@ class Registry:
                 self._client.set_registered_model_alias(self.name, alias, str(version))
             elif alias in self.aliases():
                 self._client.delete_registered_model_alias(self.name, alias)
+
+    def set_champion(self, version: int | None, previous: int | None) -> None:
+        """Move both aliases, in the order in which being killed between the two leaves no wrong way back.
+
+        Where one version succeeds the other, both aliases then name the older one: there is no previous champion.
+        """
+        moves = [(CHAMPION, version), (PREVIOUS, previous)]
+        if self.aliases().get(CHAMPION) == previous:
+            moves.reverse()
+        for alias, target in moves:
+            self.point(alias, target)
 
     def tag(self, version: int, key: str, value: str) -> None:
         """Set a tag of a version."""

@@ -1,7 +1,7 @@
 """One change of the champion, step by step, on every server or on none."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +22,7 @@ from crosseai.contract import (
     PREVIOUS,
     ContractError,
     CrossEAIError,
+    InferenceTimeout,
     InputError,
     ServerError,
     ServerUnavailable,
@@ -84,6 +85,7 @@ class Switch:
         facts = {"action": change.action, "why": site.reason, "champion_before": change.champion, "onnx_sha256": sha256}
         self._audit = Audit(registry, site.log, change.version, facts)
         self._agent: Agent | None = None
+        self._aliases_before: Mapping[str, int] | None = None
 
     def run(self, *, dry_run: bool = False) -> None:
         """Do it, or only what changes nothing.
@@ -114,13 +116,11 @@ class Switch:
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
         """Whatever fails, the aliases are what they were, and it is said what each server serves."""
-        previous = self._registry.aliases().get(PREVIOUS)
         try:
             yield
         except BaseException as error:
-            if self._registry.aliases().get(CHAMPION) == self._version:
-                self._registry.point(CHAMPION, self._champion)
-                self._registry.point(PREVIOUS, previous)
+            if self._aliases_before is not None:
+                self._undo(self._aliases_before)
             if isinstance(error, CrossEAIError):
                 for server in self._servers:
                     self._tell(f"  {server}: {server.state(self._registry.name, self._version)}")
@@ -128,6 +128,27 @@ class Switch:
         finally:
             if self._registry.aliases().get(CANDIDATE) == self._version:
                 self._registry.point(CANDIDATE, None)
+
+    def _undo(self, before: Mapping[str, int]) -> None:
+        """Move the aliases back, unless somebody else has promoted meanwhile; servers that had followed do so again."""
+        with self._step("undo"):
+            if self._registry.aliases().get(CHAMPION) in (self._champion, self._version):
+                self._registry.set_champion(self._champion, before.get(PREVIOUS))
+            if self._champion is not None:
+                for server in self._servers:
+                    self._await_return(server)
+
+    def _await_return(self, server: Server) -> None:
+        """Wait until a server does not send clients to the version; one that cannot be asked is not waited for."""
+
+        def has_left() -> bool:
+            try:
+                return server.served(self._registry.name).version != str(self._version)
+            except CrossEAIError:
+                return True
+
+        with suppress(InferenceTimeout):
+            server.wait_until("the old champion", has_left, self._site.timeout_s)
 
     def _fetch(self, folder: Path) -> tuple[Fetched, Fetched | None]:
         with self._step("fetch") as found:
@@ -225,8 +246,8 @@ class Switch:
             for alias, version in expected.items():
                 if aliases.get(alias) != version:
                     raise InputError(f"alias {alias}: expected version {version}, found {aliases.get(alias)} meanwhile")
-            self._registry.point(CHAMPION, self._version)
-            self._registry.point(PREVIOUS, self._change.previous)
+            self._aliases_before = aliases
+            self._registry.set_champion(self._version, self._change.previous)
 
     def _follow(self, server: Server) -> None:
         """Wait until clients that connect are sent to the new champion."""
