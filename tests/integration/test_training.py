@@ -14,7 +14,7 @@ pytest.importorskip("mlflow")
 
 from mlflow import MlflowClient
 
-from crosseai.contract import CHESTXRAY8, InputError
+from crosseai.contract import CHESTXRAY8, InputError, tracking_uri
 from crosseai.training import load_checkpoint
 from crosseai.training.cli import main
 from crosseai.training.tracking import resolve_checkpoint, training_run
@@ -197,7 +197,7 @@ def test_training_can_start_from_given_weights(fitted: Result, data: Path) -> No
 
 
 def test_a_registered_version_leads_to_its_run(fitted: Result) -> None:
-    client = MlflowClient("sqlite:///mlflow.db")
+    client = MlflowClient(tracking_uri())
     client.create_registered_model("crosseai")
     client.create_model_version("crosseai", f"runs:/{run_id(fitted)}/checkpoint", run_id(fitted))
     client.set_registered_model_alias("crosseai", "champion", "1")
@@ -219,7 +219,7 @@ def test_an_interrupted_run_says_so(fitted: Result, data: Path, raised: BaseExce
     with pytest.raises(type(raised)), training_run({}, {}) as run:
         run.log_metrics({"train_loss": 1.0, "validation_auc": math.nan})
         raise raised
-    recorded = MlflowClient("sqlite:///mlflow.db").get_run(run.run_id)
+    recorded = MlflowClient(tracking_uri()).get_run(run.run_id)
     assert recorded.info.status == status
     assert recorded.data.metrics == {"train_loss": 1.0}
 
@@ -232,7 +232,7 @@ def test_a_terminated_process_records_its_run_as_killed(fitted: Result, data: Pa
         process.terminate()
         process.communicate(timeout=60)
     assert process.returncode == 1
-    client = MlflowClient("sqlite:///mlflow.db")
+    client = MlflowClient(tracking_uri())
     newest = client.search_runs([client.get_experiment_by_name("crosseai").experiment_id], max_results=1)[0]
     assert newest.data.params["epochs"] == "100000"
     assert newest.info.status == "KILLED"

@@ -15,6 +15,7 @@ pytest.importorskip("mlflow")
 
 from mlflow import MlflowClient
 
+from crosseai.contract import tracking_uri
 from crosseai.training import load_checkpoint
 from crosseai.training.cli import main
 from crosseai.training.processes import ALONE
@@ -84,7 +85,7 @@ def test_two_processes_train_and_record_one_run(repository: Path, data: Path, tm
     output = tmp_path / "out"
     torchrun(repository, "--no-python", *TRAIN, "fit", "--data", str(data), *FIT, "--output", str(output))
     _, spec = load_checkpoint(output / "checkpoint")
-    client = MlflowClient("sqlite:///mlflow.db")
+    client = MlflowClient(tracking_uri())
     runs = client.search_runs([client.get_experiment_by_name("crosseai").experiment_id])
     assert [run.info.status for run in runs if run.info.start_time >= runs[0].info.start_time] == ["FINISHED"]
     assert (output / "run").read_text().strip() == f"runs:/{runs[0].info.run_id}"
@@ -106,7 +107,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(data: Path, tmp_path: P
     assert json.loads((killed / "metrics.json").read_text()) == json.loads((whole / "metrics.json").read_text())
     assert load_checkpoint(killed / "checkpoint")[1] == load_checkpoint(whole / "checkpoint")[1], "SHA-256 of weights"
 
-    client = MlflowClient("sqlite:///mlflow.db")
+    client = MlflowClient(tracking_uri())
     one, other = (
         client.get_run((folder / "run").read_text().strip().removeprefix("runs:/")) for folder in (whole, killed)
     )
@@ -144,6 +145,6 @@ def test_a_lost_loss_ends_the_run_and_keeps_the_names(data: Path, tmp_path: Path
     assert 0 < len(names) <= 16
     assert all((data / "images" / name).is_file() for name in names)
     run_id = (tmp_path / "run").read_text().strip().removeprefix("runs:/")
-    client = MlflowClient("sqlite:///mlflow.db")
+    client = MlflowClient(tracking_uri())
     assert client.get_run(run_id).info.status == "FAILED"
     assert "lost_batch.txt" in {artifact.path for artifact in client.list_artifacts(run_id)}

@@ -28,13 +28,13 @@ from crosseai.contract.labels import CHESTXRAY8, NO_FINDING, UNCERTAIN, canonica
 from crosseai.contract.registry import (
     CANDIDATE,
     CHAMPION,
-    DEFAULT_TRACKING_URI,
     DEPLOYMENT_ERROR_TAG,
     GOLDEN_FILENAME,
     GOLDEN_SHA256_TAG,
     ONNX_SHA256_TAG,
     PARITY_TAG,
     PREVIOUS,
+    tracking_uri,
 )
 from crosseai.contract.results import RESEARCH_NOTICE, Finding, ImageFailure, ImageResult, ModelIdentity, Stage
 from crosseai.contract.spec import MODEL_FILENAME, SPEC_FILENAME, Architecture, ModelSpec
@@ -44,7 +44,6 @@ __all__ = [
     "CANDIDATE",
     "CHAMPION",
     "CHESTXRAY8",
-    "DEFAULT_TRACKING_URI",
     "DEPLOYMENT_ERROR_TAG",
     "GOLDEN_FILENAME",
     "GOLDEN_SHA256_TAG",
@@ -85,4 +84,5 @@ __all__ = [
     "box_preset",
     "canonical_label",
     "class_index",
+    "tracking_uri",
 ]

@@ -1,7 +1,7 @@
 """What trainer, exporter, server and client agree on about the MLflow store that lies between them."""
 
-DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
-"""Where runs and models are kept unless ``MLFLOW_TRACKING_URI`` says otherwise: a file in the working folder."""
+import os
+from pathlib import Path
 
 ONNX_SHA256_TAG = "onnx_sha256"
 """Tag of a registered version: SHA-256 of its ``model.onnx``."""
@@ -35,3 +35,11 @@ The plan is its file ``plans/TARGET/model.plan``; a target is a kind of server, 
 
 PLANS_FOLDER = "plans"
 """Folder of a registered version with its TensorRT plans."""
+
+
+def tracking_uri() -> str:
+    """Where runs and models are kept: ``MLFLOW_TRACKING_URI``, or ``mlflow.db`` in the working folder.
+
+    The path is absolute: MLflow keeps its connections by this name, and a process may change its folder.
+    """
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('mlflow.db').absolute()}"

@@ -19,9 +19,17 @@ from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.types import Schema, TensorSpec
 
 from crosseai import contract
-from crosseai.contract import GOLDEN_FILENAME, GOLDEN_SHA256_TAG, ONNX_SHA256_TAG, PARITY_TAG, InputError, ModelSpec
+from crosseai.contract import (
+    GOLDEN_FILENAME,
+    GOLDEN_SHA256_TAG,
+    ONNX_SHA256_TAG,
+    PARITY_TAG,
+    InputError,
+    ModelSpec,
+    tracking_uri,
+)
 from crosseai.export.onnx_export import ExportReport
-from crosseai.training.tracking import resolve_run, tracking_uri
+from crosseai.training.tracking import resolve_run
 
 
 def register(report: ExportReport, uri: str) -> int:

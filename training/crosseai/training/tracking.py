@@ -30,17 +30,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.types import Schema, TensorSpec
 
-from crosseai.contract import DEFAULT_TRACKING_URI, SPEC_FILENAME, InputError
+from crosseai.contract import SPEC_FILENAME, InputError, tracking_uri
 
 logging.getLogger(SystemMetricsMonitor.__module__).setLevel(logging.WARNING)  # it announces start and end
 
 EXPERIMENT = "crosseai"
 CHECKPOINT_ARTIFACT = "checkpoint"
-
-
-def tracking_uri() -> str:
-    """Where runs are kept: ``MLFLOW_TRACKING_URI``, or ``mlflow.db`` in the working folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
 
 
 def code_version() -> dict[str, str]:

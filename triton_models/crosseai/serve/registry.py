@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from crosseai.contract import (
     CHAMPION,
-    DEFAULT_TRACKING_URI,
     DEPLOYMENT_ERROR_TAG,
     MODEL_FILENAME,
     ONNX_SHA256_TAG,
     ContractError,
     InputError,
+    tracking_uri,
 )
 from crosseai.contract.registry import PLAN_SHA256_TAG, PLANS_FOLDER
 from crosseai.serve.config import PLAN_FILENAME
@@ -203,7 +203,7 @@ def _registry() -> tuple[str, "MlflowClient"]:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # 7 take minutes when nobody answers
     from mlflow import MlflowClient
 
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
+    uri = tracking_uri()
     store = Path(uri.removeprefix("sqlite:///"))
     if uri.startswith("sqlite:///") and not store.is_file():  # mlflow would make an empty one
         raise InputError(f"expected an MLflow store at {store.absolute()}, found nothing; set MLFLOW_TRACKING_URI")

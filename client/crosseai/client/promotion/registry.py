@@ -11,7 +11,6 @@ from pathlib import Path
 
 from crosseai.contract import (
     CHAMPION,
-    DEFAULT_TRACKING_URI,
     DEPLOYMENT_ERROR_TAG,
     GOLDEN_FILENAME,
     GOLDEN_SHA256_TAG,
@@ -22,6 +21,7 @@ from crosseai.contract import (
     ContractError,
     InputError,
     ModelSpec,
+    tracking_uri,
 )
 from crosseai.contract.golden import Golden
 from crosseai.contract.registry import PLAN_SHA256_TAG
@@ -108,7 +108,7 @@ class Registry:
         except ModuleNotFoundError as error:
             raise InputError("a promotion needs MLflow: pip install 'crosseai[promote]'") from error
         self.name = name
-        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI
+        self.uri = tracking_uri()
         store = Path(self.uri.removeprefix("sqlite:///"))
         if self.uri.startswith("sqlite:///") and not store.is_file():  # mlflow would make an empty one
             raise InputError(f"expected an MLflow store at {store.absolute()}, found nothing; set MLFLOW_TRACKING_URI")
