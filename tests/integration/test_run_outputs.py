@@ -178,7 +178,7 @@ def test_pictures_and_pages_are_there(everything: Path) -> None:
     count = {folder: len(list((everything / folder).iterdir())) for folder in ("overlays", "panels", "report")}
     assert count == {"overlays": 3, "panels": 2 * findings, "report": 6}
     pages = [PdfReader(path).pages[0].extract_text() for path in (everything / "panels").glob("*.pdf")]
-    assert sum("radiologist" in page for page in pages) == 1
+    assert sum("ground truth" in page for page in pages) == 1
     page = (everything / "report.html").read_text()
     assert "Research software" in page
     content = json.loads(page.partition('id="content">')[2].partition("</script>")[0])

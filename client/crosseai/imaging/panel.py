@@ -34,7 +34,7 @@ _GRAY = "0.35"
 # Colours of Okabe and Ito: told apart with every common colour blindness.
 _FUSED_MAP = "#E69F00"
 _HEATMAP_ONLY = "#56B4E9"
-_RADIOLOGIST = "white"
+_GROUND_TRUTH = "white"
 
 # Inches.
 _PICTURE_WIDTH = 2.3
@@ -103,7 +103,7 @@ def draw_panel(
     for axis in (axes[3], axes[4]):
         _outline(axis, finding.box_image_px, "fused map", _FUSED_MAP)
     for box in ground_truth:
-        _outline(axes[4], box, "radiologist", _RADIOLOGIST)
+        _outline(axes[4], box, "ground truth", _GROUND_TRUTH)
     _add_colour_scale(figure, axes[1], axes[3])
     _add_legend(figure, axes[4])
     _add_captions(figure, axes, finding, parameters, model_version)

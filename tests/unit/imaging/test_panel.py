@@ -53,16 +53,16 @@ def test_maps_share_one_scale_and_lie_over_the_whole_image() -> None:
 def test_boxes_are_drawn_in_image_pixels_and_named() -> None:
     figure = panel(ground_truth=[(1, 2, 11, 22), (3.5, 4, 9, 9)], heatmap_box=(5, 5, 100, 100))
     axis = figure.axes[4]
-    assert [patch.get_bbox().extents.tolist() for patch in axis.patches if patch.get_label() == "radiologist"] == [
+    assert [patch.get_bbox().extents.tolist() for patch in axis.patches if patch.get_label() == "ground truth"] == [
         [1, 2, 11, 22],
         [3.5, 4, 9, 9],
     ]
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["heat map only", "fused map", "radiologist"]
+    assert [text.get_text() for text in legend.get_texts()] == ["heat map only", "fused map", "ground truth"]
     axis.patches[-1].remove()
     boxes = {patch.get_label(): patch.get_bbox().extents.tolist() for patch in axis.patches}
     assert boxes == {
-        "radiologist": [1, 2, 11, 22],
+        "ground truth": [1, 2, 11, 22],
         "heat map only": [5, 5, 100, 100],
         "fused map": [30, 40, 60, 80],
     }
