@@ -194,7 +194,7 @@ class Deployment:
 
     def _delete_all_but(self, kept: set[int]) -> None:
         for folder in model_folder(self._repository, REGISTERED_NAME).iterdir():
-            if folder.name.isdecimal() and int(folder.name) not in kept:
+            if folder.is_dir() and folder.name.isdecimal() and int(folder.name) not in kept:
                 shutil.rmtree(folder)
 
 
