@@ -1,9 +1,9 @@
 """Command-line options that belong together: which servers to ask and how, and how radiographs are read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeAlias, get_args
 
 import click
 
@@ -12,6 +12,7 @@ from crosseai.client.servers.credentials import TOKEN_VARIABLE, Credentials, rea
 from crosseai.imaging import DEFAULT_POLICY, ReadPolicy
 
 _FILE = click.Path(path_type=Path)
+_Command: TypeAlias = Callable[..., None]
 
 _CREDENTIALS = (
     click.option(
@@ -30,7 +31,7 @@ _CREDENTIALS = (
 )
 
 
-def credential_options(command: Callable[..., None]) -> Callable[..., None]:
+def credential_options(command: _Command) -> _Command:
     """Add the options; the command gets ``credentials``, a function, so that its errors are the command's."""
 
     @wraps(command)
@@ -42,9 +43,7 @@ def credential_options(command: Callable[..., None]) -> Callable[..., None]:
 
         command(credentials=credentials, **arguments)
 
-    for option in reversed(_CREDENTIALS):
-        wrapper = option(wrapper)
-    return wrapper
+    return _with(_CREDENTIALS, wrapper)
 
 
 _SERVERS = (
@@ -60,11 +59,9 @@ _SERVERS = (
 )
 
 
-def server_options(command: Callable[..., None]) -> Callable[..., None]:
+def server_options(command: _Command) -> _Command:
     """Add the options; the command gets ``server``, ``model_version``, ``timeout_s`` and ``credentials``."""
-    for option in reversed(_SERVERS):
-        command = option(command)
-    return command
+    return _with(_SERVERS, command)
 
 
 _ENGINE_OPTIONS = (
@@ -86,11 +83,9 @@ _ENGINE_OPTIONS = (
 )
 
 
-def engine_options(command: Callable[..., None]) -> Callable[..., None]:
+def engine_options(command: _Command) -> _Command:
     """Add the options; the command gets ``engine``, ``ray_address``, ``in_flight`` and ``decoders``."""
-    for option in reversed(_ENGINE_OPTIONS):
-        command = option(command)
-    return command
+    return _with(_ENGINE_OPTIONS, command)
 
 
 _READ_OPTIONS = (
@@ -122,7 +117,7 @@ _READ_OPTIONS = (
 )
 
 
-def read_options(command: Callable[..., None]) -> Callable[..., None]:
+def read_options(command: _Command) -> _Command:
     """Add the options; the command gets ``reading``, a function that gives the :class:`ReadPolicy`."""
 
     @wraps(command)
@@ -133,6 +128,11 @@ def read_options(command: Callable[..., None]) -> Callable[..., None]:
 
         command(reading=reading, **arguments)
 
-    for option in reversed(_READ_OPTIONS):
-        wrapper = option(wrapper)
-    return wrapper
+    return _with(_READ_OPTIONS, wrapper)
+
+
+def _with(options: Sequence[Callable[[_Command], _Command]], command: _Command) -> _Command:
+    """A command with options, which its help shows in this order."""
+    for option in reversed(options):
+        command = option(command)
+    return command

@@ -2,7 +2,7 @@ import os
 import signal
 from functools import partial
 
-from crosseai.client.screening import deadly, try_decoding
+from crosseai.client.cluster.screening import deadly, try_decoding
 from crosseai.client.sources.storage import ImageFile
 from crosseai.imaging import DEFAULT_POLICY
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from crosseai.client.cluster.plan import attempt, read_shard
+from crosseai.client.cluster.screening import deadly, try_decoding
 from crosseai.client.flow import stream
 from crosseai.client.memory import keep_freed_memory
 from crosseai.client.meter import Meter
@@ -23,7 +24,6 @@ from crosseai.client.pipeline import DECODED_AHEAD
 from crosseai.client.prepare import failure
 from crosseai.client.recipe import Recipe
 from crosseai.client.records.journal import Entry, to_line
-from crosseai.client.screening import deadly, try_decoding
 from crosseai.client.servers.fleet import Fleet
 from crosseai.client.servers.pool import ServerPool
 from crosseai.client.sources.storage import ImageFile
