@@ -21,18 +21,8 @@ from crosseai.training.tracking import resolve_checkpoint, training_run
 from tests.nih_layout import write_data_set
 
 FIT = (
-    "--config",
-    "phantoms",
-    "--width",
-    "4",
-    "--input-size",
-    "32",
-    "--epochs",
-    "2",
-    "--batch-size",
-    "16",
-    "--seed",
-    "3",
+    *("--config", "phantoms", "--width", "4", "--input-size", "32", "--epochs", "2"),
+    *("--batch-size", "16", "--seed", "3"),
 )
 
 

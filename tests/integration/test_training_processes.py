@@ -24,18 +24,8 @@ from tests.nih_layout import write_data_set
 
 TRAIN = (sys.executable, "-c", "from crosseai.training.cli import main; main()")
 FIT = (
-    "--config",
-    "phantoms",
-    "--width",
-    "4",
-    "--input-size",
-    "32",
-    "--epochs",
-    "5",
-    "--cross-entropy-weight",
-    "0.8",
-    "--seed",
-    "3",
+    *("--config", "phantoms", "--width", "4", "--input-size", "32", "--epochs", "5"),
+    *("--cross-entropy-weight", "0.8", "--seed", "3"),
 )
 
 
