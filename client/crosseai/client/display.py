@@ -65,8 +65,13 @@ def _lines(log_format: LogFormat) -> Iterator[Show]:
     try:
         yield show
     finally:
-        if last is not None and first is not None and last != shown:
+        if last is not None and first is not None and (shown is None or _state(last) != _state(shown)):
             echo(last, first)
+
+
+def _state(progress: Progress) -> tuple[int, ...]:
+    """What a line says but for the rate, which changes to the end."""
+    return progress.done, progress.total, progress.failed, progress.servers_up, progress.servers
 
 
 def _servers(up: int, count: int) -> str:

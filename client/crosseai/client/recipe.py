@@ -1,6 +1,7 @@
 """How files are scored, on this machine or another one: all stages from file to journal entry."""
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing
@@ -87,6 +88,7 @@ class Recipe:
             patience_s=self.patience_s,
         )
         model = ModelIdentity(served.spec.name, served.version, served.sha256)
+        writers = asyncio.Semaphore(os.cpu_count() or 1)  # more would wait for each other, and hold their pictures
 
         async def written(outcome: Outcome) -> Outcome:
             """Write what is wanted of an image; one that it cannot be made for fails."""
@@ -94,7 +96,8 @@ class Recipe:
                 return outcome
             arguments = (outcome, outcome.radiograph, self.folder, self.outputs, self.boxes, model)
             try:
-                await meter.in_thread("write", executor, write_image_outputs, *arguments)
+                async with writers:
+                    await meter.in_thread("write", executor, write_image_outputs, *arguments)
             except InputError as error:
                 return failure(outcome.result.path, error, "write")
             return outcome

@@ -29,6 +29,8 @@ def test_the_last_state_is_shown_once(capsys: pytest.CaptureFixture[str], monkey
     with display("text") as show:
         show(BEGUN)
         show(ENDED)
+        monkeypatch.setattr("crosseai.client.display.LINE_EVERY_S", 10.0)
+        show(replace(ENDED, stage_seconds={"write": 1.0}))  # time passes to the end
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(",")[0] for line in lines] == ["10 of 40 files", "40 of 40 files"]
     assert "2 failed" in lines[1]
