@@ -4,7 +4,8 @@
 
 All rows of a table run in turn, round by round, and a ratio is the median over rounds of the ratio within each: so a
 busy machine slows both sides alike. ``maps`` is what the client asks for: logits, explained classes, heat maps and
-gradient maps. ``forward`` is the same file cut down to its logits.
+gradient maps. ``forward`` is the same file cut down to its logits. Both run as in the embedded server: a batch that
+keeps all threads busy image by image, one on each thread; a smaller one as a whole.
 """
 
 import datetime as dt
@@ -35,6 +36,7 @@ from crosseai.contract import ModelSpec
 from crosseai.export import export_onnx, prune
 from crosseai.export.verify import sample_images
 from crosseai.training import build_model
+from triton_models.backends.onnxruntime.runner import Runner
 
 BATCHES = (1, 8)
 EXPLAINED = (1, 3, 8)
@@ -92,13 +94,11 @@ def calibrated(*, triplet_attention: bool, size: int) -> nn.Module:
     return model.eval()
 
 
-def session(model: onnx.ModelProto, threads: int, profile: Path | None = None) -> onnxruntime.InferenceSession:
-    """A session on the CPU."""
+def profiled_session(model: onnx.ModelProto, profile: Path) -> onnxruntime.InferenceSession:
+    """A session of one thread on the CPU that writes down what each operator takes."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # or its threads take the next one's cores
-    if profile:
-        options.enable_profiling, options.profile_file_prefix = True, str(profile)
+    options.intra_op_num_threads = 1
+    options.enable_profiling, options.profile_file_prefix = True, str(profile)
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
@@ -124,18 +124,17 @@ def ratio(times: Mapping[str, list[float]], numerator: str, denominator: str) ->
     return statistics.median(a / b for a, b in zip(times[numerator], times[denominator], strict=True))
 
 
-def cost_rows(graph: onnx.ModelProto, model: nn.Module, spec: ModelSpec, threads: int, rounds: int) -> list[str]:
+def cost_rows(file: Path, model: nn.Module, spec: ModelSpec, threads: int, rounds: int) -> list[str]:
     """One row for each batch size and number of explained classes."""
-    forward = session(prune(graph, ["logits"]), threads)
-    maps = session(prune(graph, OUTPUT_CHOICES["maps"]), threads)
+    runner = Runner(file, threads, batched=True)
     by_hand, one_at_a_time = HandBatched(model, spec), OneClassAtATime(model, spec)
     table = []
     for batch in BATCHES:
         for explained in EXPLAINED:
             feeds = feeds_of(spec, batch, explained)
             cases = {
-                "forward": lambda feeds=feeds: forward.run(None, feeds),
-                "maps": lambda feeds=feeds: maps.run(None, feeds),
+                "forward": lambda feeds=feeds: runner.run(OUTPUT_CHOICES["logits"], feeds),
+                "maps": lambda feeds=feeds: runner.run(OUTPUT_CHOICES["maps"], feeds),
                 "by hand": lambda feeds=feeds: by_hand.explain(feeds["image"], feeds["targets"]),
                 "one at a time": lambda feeds=feeds: one_at_a_time.explain(feeds["image"], feeds["targets"]),
             }
@@ -151,14 +150,14 @@ def cost_rows(graph: onnx.ModelProto, model: nn.Module, spec: ModelSpec, threads
     return table
 
 
-def profile_rows(graph: onnx.ModelProto, spec: ModelSpec, threads: int, batch: int, explained: int) -> list[str]:
-    """Time by operator, forward and with maps: for each node the least of five runs."""
+def profile_rows(graph: onnx.ModelProto, spec: ModelSpec, explained: int) -> list[str]:
+    """Time by operator of one image on one thread, forward and with maps: for each node the least of five runs."""
     totals: list[dict[str, float]] = []
     for names in (OUTPUT_CHOICES["logits"], OUTPUT_CHOICES["maps"]):
         with tempfile.TemporaryDirectory() as folder:
-            profiled = session(prune(graph, names), threads, Path(folder) / "profile")
+            profiled = profiled_session(prune(graph, names), Path(folder) / "profile")
             for _ in range(5):
-                profiled.run(None, feeds_of(spec, batch, explained))
+                profiled.run(None, feeds_of(spec, 1, explained))
             events = json.loads(Path(profiled.end_profiling()).read_text())
         least: dict[tuple[str, str], float] = {}
         for event in events:
@@ -255,9 +254,9 @@ def main(output: Path | None, models: Path | None, threads: int, rounds: int) ->
         graph = onnx.load(path)
         header = ["N", "K", "forward", "maps", "maps / ((1 + K) forward)"]
         header += ["by hand", "by hand / maps", "one at a time", "one at a time / maps"]
-        lines += ["", f"## {name[0].upper()}{name[1:]}", *table(header, cost_rows(graph, model, spec, threads, rounds))]
-        lines += ["", "Time by operator, N = 8, K = 3:"]
-        lines += table(["operator", "forward", "maps"], profile_rows(graph, spec, threads, batch=8, explained=3))
+        lines += ["", f"## {name[0].upper()}{name[1:]}", *table(header, cost_rows(path, model, spec, threads, rounds))]
+        lines += ["", "Time by operator, one image on one thread, K = 3:"]
+        lines += table(["operator", "forward", "maps"], profile_rows(graph, spec, explained=3))
         lines += ["", "MB of the file, and of a process that runs it (all of it, ONNX Runtime and Python included):"]
         lines += table(["outputs", "file", "N = 1, K = 1", "N = 8, K = 3"], size_rows(graph, spec))
     lines += ["", "## Bytes an image takes in an answer"]

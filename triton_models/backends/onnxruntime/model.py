@@ -3,9 +3,7 @@
 It serves any ONNX model whose ``config.pbtxt`` says ``backend: "onnxruntime"`` and lists its inputs and outputs. The
 same model repository runs unchanged in NVIDIA's container, where Triton's C++ backend of that name takes over.
 
-Unlike that one, it computes only what a request asks for. ONNX Runtime itself always runs the whole graph (its
-``only_execute_path_to_fetches`` works in training builds alone), so the graph is pruned: one session computes the
-outputs asked for, and all others that need no further convolution or matrix product.
+Unlike that one, it computes only what a request asks for.
 """
 
 import hashlib
@@ -17,14 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnx.utils
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
-
-HEAVY_OPERATORS = frozenset({"Conv", "ConvTranspose", "Einsum", "Gemm", "If", "Loop", "MatMul", "Scan"})
-
-Feed = dict[str, np.ndarray[Any, Any]]
+from runner import Feed, Runner
 
 
 class TritonPythonModel:
@@ -41,8 +34,8 @@ class TritonPythonModel:
         file = Path(pb_utils.get_model_dir()) / (config.get("default_model_filename") or "model.onnx")
         _check_sha256(file, parameters.get(f"model_sha256.{version}"))
         threads = int(parameters.get("intra_op_thread_count", 0)) or len(os.sched_getaffinity(0))
-        self.model = PrunedModel(file, threads)
         self.batched = config["max_batch_size"] > 0
+        self.model = Runner(file, threads, batched=self.batched)
         self.inputs = [tensor["name"] for tensor in config["input"]]
         _check_tensors(self.model, self.inputs, [tensor["name"] for tensor in config["output"]])
         _check_spec(self.model, parameters.get(f"model_spec.{version}"))
@@ -81,59 +74,6 @@ class TritonPythonModel:
         ]
 
 
-class PrunedModel:
-    """An ONNX model that computes only what is asked for.
-
-    The session of the whole graph is made at once; that of a smaller set of outputs when it is first asked for.
-    """
-
-    def __init__(self, file: Path, threads: int) -> None:
-        self._file = file
-        self._options = ort.SessionOptions()
-        self._options.intra_op_num_threads = threads
-        # Between requests the cores are for others, such as a client on this machine that decodes images.
-        self._options.add_session_config_entry("session.force_spinning_stop", "1")
-        self._heavy_nodes = _heavy_nodes(onnx.load(file, load_external_data=False).graph)
-        session = self._session(str(file))
-        self.inputs = [tensor.name for tensor in session.get_inputs()]
-        self.metadata = session.get_modelmeta().custom_metadata_map
-        self._sessions = {frozenset(self._heavy_nodes): session}
-
-    @property
-    def outputs(self) -> frozenset[str]:
-        """Names of all outputs."""
-        return frozenset(self._heavy_nodes)
-
-    def closure(self, outputs: frozenset[str]) -> frozenset[str]:
-        """Outputs that come for the price of the given ones."""
-        paid = frozenset[int]().union(*(self._heavy_nodes[name] for name in outputs))
-        return frozenset(name for name, nodes in self._heavy_nodes.items() if nodes <= paid)
-
-    def run(self, outputs: Sequence[str], feed: Feed) -> list[np.ndarray[Any, Any]]:
-        """Compute these outputs."""
-        closure = self.closure(frozenset(outputs))
-        if closure not in self._sessions:
-            extractor = onnx.utils.Extractor(onnx.load(self._file))
-            self._sessions[closure] = self._session(
-                extractor.extract_model(self.inputs, sorted(closure)).SerializeToString()
-            )
-        arrays: list[np.ndarray[Any, Any]] = self._sessions[closure].run(outputs, feed)
-        return arrays
-
-    def _session(self, model: str | bytes) -> ort.InferenceSession:
-        return ort.InferenceSession(model, self._options, providers=["CPUExecutionProvider"])
-
-
-def _heavy_nodes(graph: onnx.GraphProto) -> dict[str, frozenset[int]]:
-    """For each output, the positions of the costly nodes that it needs."""
-    needs: dict[str, frozenset[int]] = {}
-    for i, node in enumerate(graph.node):  # sorted topologically, so one pass is enough
-        own = {i} if node.op_type in HEAVY_OPERATORS or node.domain else set[int]()
-        nodes = frozenset(own).union(*(needs.get(name, frozenset()) for name in node.input))
-        needs.update(dict.fromkeys(node.output, nodes))
-    return {output.name: needs.get(output.name, frozenset()) for output in graph.output}
-
-
 def _check_sha256(file: Path, expected: str | None) -> None:
     """Refuse a model file that is not the one that was deployed."""
     if expected is None:
@@ -144,7 +84,7 @@ def _check_sha256(file: Path, expected: str | None) -> None:
         raise pb_utils.TritonModelException(f"{file}: expected SHA-256 {expected} (config.pbtxt), found {found}")
 
 
-def _check_tensors(model: PrunedModel, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+def _check_tensors(model: Runner, inputs: Sequence[str], outputs: Sequence[str]) -> None:
     """Refuse a configuration that names other tensors than the model has."""
     if set(inputs) != set(model.inputs) or not set(outputs) <= model.outputs:
         raise pb_utils.TritonModelException(
@@ -153,7 +93,7 @@ def _check_tensors(model: PrunedModel, inputs: Sequence[str], outputs: Sequence[
         )
 
 
-def _check_spec(model: PrunedModel, spec: str | None) -> None:
+def _check_spec(model: Runner, spec: str | None) -> None:
     """Refuse a model whose own spec differs from the one that clients are told."""
     if spec is None or "model_spec" not in model.metadata:
         return
