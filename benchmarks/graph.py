@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,11 @@ OUTPUT_CHOICES = {
 }
 
 RUN = """
-import re, numpy, onnxruntime
-session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
-session.run(None, dict(numpy.load("feeds.npz")))
+import pathlib, re, sys, numpy
+from triton_models.backends.onnxruntime.runner import Runner
+folder, threads, *outputs = sys.argv[1:]
+runner = Runner(pathlib.Path(folder, "model.onnx"), int(threads), batched=True)
+runner.run(outputs, dict(numpy.load(pathlib.Path(folder, "feeds.npz"))))
 print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 """
 
@@ -175,23 +177,24 @@ def profile_rows(graph: onnx.ModelProto, spec: ModelSpec, explained: int) -> lis
     return [row(line) for line in cells]
 
 
-def peak_memory_mb(model: onnx.ModelProto, spec: ModelSpec, batch: int, explained: int) -> float:
+def peak_memory_mb(model: onnx.ModelProto, feeds: Feeds, outputs: Iterable[str], threads: int) -> float:
     """Peak resident memory of a process that loads a graph and runs it."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        onnx.save(model, folder / "model.onnx")
-        np.savez(folder / "feeds.npz", **feeds_of(spec, batch, explained))
-        finished = subprocess.run([sys.executable, "-c", RUN], cwd=folder, check=True, capture_output=True, text=True)
+    with tempfile.TemporaryDirectory() as folder:
+        onnx.save(model, Path(folder) / "model.onnx")
+        np.savez(Path(folder) / "feeds.npz", **feeds)
+        command = [sys.executable, "-c", RUN, folder, str(threads), *outputs]
+        finished = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(finished.stdout) / 1e3
 
 
-def size_rows(graph: onnx.ModelProto, spec: ModelSpec) -> list[str]:
+def size_rows(graph: onnx.ModelProto, spec: ModelSpec, threads: int) -> list[str]:
     """File size, and memory at run time, of the forward pass and of the whole."""
     table = []
     for name in ("logits", "maps"):
-        pruned = prune(graph, OUTPUT_CHOICES[name])
-        memory = [f"{peak_memory_mb(pruned, spec, batch, explained):.0f}" for batch, explained in ((1, 1), (8, 3))]
-        table.append(row([name, f"{pruned.ByteSize() / 1e6:.1f}", *memory]))
+        outputs = OUTPUT_CHOICES[name]
+        pruned = prune(graph, outputs)
+        peaks = [peak_memory_mb(pruned, feeds_of(spec, *size), outputs, threads) for size in ((1, 1), (8, 3))]
+        table.append(row([name, f"{pruned.ByteSize() / 1e6:.1f}", *(f"{peak:.0f}" for peak in peaks)]))
     return table
 
 
@@ -258,7 +261,7 @@ def main(output: Path | None, models: Path | None, threads: int, rounds: int) ->
         lines += ["", "Time by operator, one image on one thread, K = 3:"]
         lines += table(["operator", "forward", "maps"], profile_rows(graph, spec, explained=3))
         lines += ["", "MB of the file, and of a process that runs it (all of it, ONNX Runtime and Python included):"]
-        lines += table(["outputs", "file", "N = 1, K = 1", "N = 8, K = 3"], size_rows(graph, spec))
+        lines += table(["outputs", "file", "N = 1, K = 1", "N = 8, K = 3"], size_rows(graph, spec, threads))
     lines += ["", "## Bytes an image takes in an answer"]
     lines += table(["choice", "outputs", *(f"K = {k}" for k in EXPLAINED)], wire_rows(spec))
     lines += ["", "## Where the rest goes", "", TRIED]
