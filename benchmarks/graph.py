@@ -67,9 +67,11 @@ ResNet-50 without attention, K = 3:
   takes as long. What remains is memory traffic: every ReLU's mask is read, multiplied, and its neighbours' layouts are
   converted (`ReorderInput`, `ReorderOutput`: ONNX Runtime keeps convolutions in blocks of 16 channels, and has no
   blocked product that broadcasts a mask over the classes). The forward pass has its ReLUs inside its convolutions.
-- The goal is 1.15. On one thread, by the least time of each operator, the ratio is 1.19 (N = 1, K = 3), 1.24 (N = 4,
-  K = 3) and 1.18 (N = 4, K = 1), and 1.13 with triplet attention (N = 1, K = 3); it was 1.36, 1.28, 1.27 and 1.20. Two
-  threads share one memory, and `Cast`, `Concat`, `Slice` and `ConvTranspose`'s scatter run on one of them.
+- A batch is spread: each image on one thread, several at a time. Operators on all threads wait for each other, `Cast`,
+  `Concat`, `Slice` and `ConvTranspose`'s scatter run on one thread anyway, and eight images with three classes each are
+  far beyond the caches. As one batch on two threads the same graph takes 1.28 (K = 1) and 1.36 (K = 3) times
+  (1 + K) x forward, with triplet attention 1.47 and 1.61.
+- A single image is computed on all threads, for the sake of its latency, and pays that price.
 - Kept: classes outermost, so that a mask is one span to broadcast (products twice as fast at N = 8); masks by compare
   and cast instead of `Sign`, which runs on one scalar thread (4x); interleaving by two concatenations instead of a
   transposition of six axes (5x); strided convolutions of maps up to 14 x 14 as one convolution a phase (1.5-3x faster
@@ -78,7 +80,9 @@ ResNet-50 without attention, K = 3:
 - Tried and left: phases for all strided convolutions (no gain at 28 x 28, 3-10x slower for a stem of one channel);
   one sub-pixel convolution with zero taps; `DepthToSpace`, `Gather` or a permutation matrix to interleave; 1x1
   convolutions as `MatMul` to spare the conversions (slower at 7 x 7 and 14 x 14); no blocked layouts (the forward pass
-  30 % slower, the reverse pass no faster); `Min` with a scaled activation instead of mask and product."""
+  30 % slower, the reverse pass no faster); `Min` with a scaled activation instead of mask and product; OpenVINO 2026.4
+  in place of ONNX Runtime (the forward pass equal, maps 6-18 % slower); other spinning of ONNX Runtime's threads, and
+  smaller blocks of work for them (equal)."""
 
 Feeds = dict[str, npt.NDArray[Any]]
 Cases = Mapping[str, Callable[[], object]]
