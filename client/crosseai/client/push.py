@@ -141,14 +141,19 @@ def check_destination(destination: str) -> SplitResult:
     Raises
     ------
     InputError
-        If it is none.
+        If it is none, or holds a password.
     """
-    url = urlsplit(destination)
-    complete = url.hostname and (url.port or url.scheme in DICOMWEB)
-    if not complete or url.scheme not in (*DICOMWEB, *DIMSE):
+    try:
+        url = urlsplit(destination)
+        complete = url.hostname and (url.port or url.scheme in DICOMWEB) and url.scheme in (*DICOMWEB, *DIMSE)
+    except ValueError:  # a port that is no number, an unclosed bracket
+        complete = False
+    if not complete:
         raise InputError(
             f"archive {destination}: expected http(s)://HOST/PATH (DICOMweb), dicom://[AE_TITLE@]HOST:PORT or dicom-tls://..."
         )
+    if url.password is not None:
+        raise InputError(f"archive {url.hostname}: expected no password in its address, which results name")
     return url
 
 
