@@ -86,7 +86,7 @@ def up(
     """Run a Triton server on this machine until SIGINT or SIGTERM.
 
     When it is ready, one line of JSON on standard output says where: grpc_url, http_url, model, version. Exit status:
-    0 after SIGINT or SIGTERM, 3 when the server could not start or has died.
+    0 after SIGINT or SIGTERM, 1 when there is no such model, 3 when the server could not start or has died.
     """
     if (image is None and gpus is not None) or (image is not None and repository is None):
         raise click.UsageError("--gpus needs --image, and --image needs --repository")
@@ -128,8 +128,9 @@ def up(
 def status(server: str, tls: Tls) -> None:
     """Show the models and versions of a running server. Exit status 3 when it does not answer."""
     with _exit_status():
+        versions = Control(server, tls).status()
         click.echo(f"{'model':20} {'version':>7}  {'state':12} reason")
-        for version in Control(server, tls).status():
+        for version in versions:
             click.echo(f"{version.model:20} {version.version:>7}  {version.state:12} {version.reason}".rstrip())
 
 
@@ -183,8 +184,8 @@ def deploy(
     """
     if watching and (server is None or model is not None):
         raise click.UsageError("--watch needs --server, and takes its models from the registry's aliases")
-    if (runtime == "tensorrt") != (plans is not None) or (plans is not None and not watching):
-        raise click.UsageError("--runtime tensorrt and --plans need each other, and --watch")
+    if (runtime == "tensorrt") != (plans is not None) or (runtime != "onnxruntime" and not watching):
+        raise click.UsageError("--runtime needs --watch, and --runtime tensorrt and --plans need each other")
     stop_on_signals(tie_to_parent=tie_to_parent)
     with stopped_by_signals(), _exit_status():
         if watching and server is not None:

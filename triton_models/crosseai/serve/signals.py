@@ -35,4 +35,4 @@ def stopped_by_signals() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        logger.info("stopped")
+        logger.info("crosseai-serve has stopped")
