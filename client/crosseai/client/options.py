@@ -43,7 +43,7 @@ def credential_options(command: _Command) -> _Command:
 
         command(credentials=credentials, **arguments)
 
-    return _with(_CREDENTIALS, wrapper)
+    return with_options(_CREDENTIALS, wrapper)
 
 
 _SERVERS = (
@@ -61,7 +61,7 @@ _SERVERS = (
 
 def server_options(command: _Command) -> _Command:
     """Add the options; the command gets ``server``, ``model_version``, ``timeout_s`` and ``credentials``."""
-    return _with(_SERVERS, command)
+    return with_options(_SERVERS, command)
 
 
 _ENGINE_OPTIONS = (
@@ -85,7 +85,7 @@ _ENGINE_OPTIONS = (
 
 def engine_options(command: _Command) -> _Command:
     """Add the options; the command gets ``engine``, ``ray_address``, ``in_flight`` and ``decoders``."""
-    return _with(_ENGINE_OPTIONS, command)
+    return with_options(_ENGINE_OPTIONS, command)
 
 
 _READ_OPTIONS = (
@@ -128,10 +128,10 @@ def read_options(command: _Command) -> _Command:
 
         command(reading=reading, **arguments)
 
-    return _with(_READ_OPTIONS, wrapper)
+    return with_options(_READ_OPTIONS, wrapper)
 
 
-def _with(options: Sequence[Callable[[_Command], _Command]], command: _Command) -> _Command:
+def with_options(options: Sequence[Callable[[_Command], _Command]], command: _Command) -> _Command:
     """A command with options, which its help shows in this order."""
     for option in reversed(options):
         command = option(command)

@@ -1,7 +1,7 @@
 """The commands ``promote``, ``rollback`` and ``models`` of ``crosseai-client``."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from crosseai.client.exit_codes import exit_codes
-from crosseai.client.options import credential_options
+from crosseai.client.options import credential_options, with_options
 from crosseai.client.promotion.gates import USUAL_GATES, read_gates
 from crosseai.client.promotion.promote import promote, rollback
 from crosseai.client.promotion.registry import Registry, parse_version
@@ -22,13 +22,15 @@ MODEL = "crosseai"
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
-_SERVERS = (
-    click.option("--server", help="grpc://HOST:PORT of a server, grpcs:// for TLS; several separated by commas."),
-    credential_options,
-)
+
+def _server_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options for servers; the command gets ``server`` and ``credentials``."""
+    text = "grpc://HOST:PORT of a server, grpcs:// for TLS; several separated by commas."
+    return click.option("--server", help=text)(credential_options(command))
+
 
 _SITE = (
-    *_SERVERS,
+    _server_options,
     click.option(
         "--repository",
         type=click.Path(file_okay=False, path_type=Path),
@@ -58,15 +60,9 @@ _SITE = (
 )
 
 
-def _with(options: Sequence[Callable[..., Any]]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add options to a command."""
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
+def _site_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that :func:`_site` takes."""
+    return with_options(_SITE, command)
 
 
 @click.command("promote")
@@ -74,7 +70,7 @@ def _with(options: Sequence[Callable[..., Any]]) -> Callable[[Callable[..., None
 @click.option("--to", "alias", type=click.Choice([CHAMPION]), required=True, help="What it shall become.")
 @click.option("--gate", "gate_file", type=click.Path(path_type=Path), help="Gates in YAML. [default: the usual ones]")
 @click.option("--dry-run", is_flag=True, help="Only fetch it, and evaluate the gates that need no server.")
-@_with(_SITE)
+@_site_options
 def promote_command(version: str, alias: str, gate_file: Path | None, dry_run: bool, **site: Any) -> None:
     """Make VERSION (crosseai/7) the champion, without losing a request.
 
@@ -92,7 +88,7 @@ def promote_command(version: str, alias: str, gate_file: Path | None, dry_run: b
 
 @click.command("rollback")
 @click.argument("model", default=MODEL)
-@_with(_SITE)
+@_site_options
 def rollback_command(model: str, **site: Any) -> None:
     """Make the previous champion of MODEL the champion again, without losing a request."""
     with exit_codes(_advice):
@@ -102,7 +98,7 @@ def rollback_command(model: str, **site: Any) -> None:
 
 @click.command("models")
 @click.argument("model", default=MODEL)
-@_with(_SERVERS)
+@_server_options
 def models_command(model: str, server: str | None, credentials: Callable[[], Credentials]) -> None:
     """List the registered versions of MODEL: aliases, metrics, and which servers have loaded them."""
     with exit_codes(_advice):
