@@ -203,10 +203,10 @@ def _gates(raw: Any) -> Gates:
             values[name] = _no_worse(values[name], name)
     if "canary" in values:
         canary = _known(Canary, values["canary"], "canary")
-        values["canary"] = Canary(_positive(canary.get("factor"), "canary, factor"))
+        values["canary"] = Canary(_at_least_zero(canary.get("factor"), "canary, factor"))
     if "latency" in values:
         latency = _known(Latency, values["latency"], "latency")
-        values["latency"] = Latency(_positive(latency.get("p95_ms"), "p95_ms"), int(latency.get("requests", 50)))
+        values["latency"] = Latency(_at_least_zero(latency.get("p95_ms"), "p95_ms"), int(latency.get("requests", 50)))
         if values["latency"].requests < 1:
             raise ValueError("requests: expected at least 1")
     if "reference" in values:
@@ -227,10 +227,10 @@ def _known(kind: type, raw: Any, what: str) -> dict[str, Any]:
 
 def _no_worse(raw: Any, what: str) -> NoWorse:
     values = _known(NoWorse, raw, what)
-    return NoWorse(_positive(values.get("max_drop"), f"{what}, max_drop"))
+    return NoWorse(_at_least_zero(values.get("max_drop"), f"{what}, max_drop"))
 
 
-def _positive(value: Any, what: str) -> float:
+def _at_least_zero(value: Any, what: str) -> float:
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < float("inf"):
         raise ValueError(f"{what}: expected a number from 0 up, found {value!r}")
     return float(value)
