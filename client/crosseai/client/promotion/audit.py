@@ -48,7 +48,7 @@ class Audit:
         self.id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
         self._facts = {
             "id": self.id,
-            "who": f"{getpass.getuser()}@{socket.gethostname()}",
+            "who": f"{_user()}@{socket.gethostname()}",
             "software": f"crosseai {version('crosseai')}",
             "model": registry.name,
             "version": number,
@@ -93,3 +93,11 @@ class Audit:
             raise OutputError(f"{self._log}: the audit record cannot be written: {error.strerror}") from error
         name = re.sub(r"[^\w.: -]+", "_", step)  # MLflow refuses tags with addresses in them
         self._registry.tag(self._version, f"audit.{self.id}.{self._steps:02}-{name}", line[:MAX_TAG_LENGTH])
+
+
+def _user() -> str:
+    """Name of the user, else the number: a container may run as one that its system does not know."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
