@@ -43,7 +43,7 @@ def read_content(path: Path, policy: ReadPolicy = DEFAULT_POLICY) -> bytes:
     """
     try:
         if not path.is_file():
-            raise UnreadableImageError("expected a regular file")
+            raise UnreadableImageError(f"expected a regular file, found {'another kind' if path.exists() else 'none'}")
         size = path.stat().st_size
         if size > policy.max_file_bytes:
             raise UnsupportedImageError(f"expected at most {policy.max_file_bytes} bytes, found {size}")

@@ -31,8 +31,8 @@ def test_what_is_no_image_is_unreadable_and_named(tmp_path: Path, content: bytes
 
 
 def test_folders_and_missing_files_are_unreadable(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(UnreadableImageError, match="expected a regular file"):
+    for path, found in ((tmp_path, "another kind"), (tmp_path / "missing", "none")):
+        with pytest.raises(UnreadableImageError, match=f"expected a regular file, found {found}"):
             read_radiograph(path)
 
 
