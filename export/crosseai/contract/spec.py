@@ -38,7 +38,7 @@ class Architecture:
     name
         Registry name, for example ``resnet50``.
     triplet_attention
-        Whether every bottleneck ends in triplet attention.
+        Whether every residual block ends in triplet attention.
     width
         Channels of the stem; 64 is the published network.
     """
