@@ -158,3 +158,13 @@ def test_two_layouts_in_one_folder_must_be_told_apart(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"found \['nih', 'table'\]"):
         read_listing(tmp_path)
     assert read_listing(tmp_path, "table").file.name == "labels.csv"
+
+
+@pytest.mark.parametrize("broken", ["Data_Entry_2017.csv", "test_list.txt"])
+def test_a_listing_in_another_encoding_is_named(tmp_path: Path, broken: str) -> None:
+    write_listing(tmp_path, [("a.png", "Mass", 0, 1)])
+    (tmp_path / "train_val_list.txt").write_text("a.png")
+    (tmp_path / "test_list.txt").write_text("b.png")
+    (tmp_path / broken).write_bytes("Müller.png".encode("latin-1"))
+    with pytest.raises(InputError, match=f"{tmp_path}: expected listings in UTF-8"):
+        read_listing(tmp_path)

@@ -99,9 +99,12 @@ def read_listing(folder: Path, layout: Layout | None = None) -> Listing:
     Raises
     ------
     InputError
-        If the layout cannot be told, a listing is missing or empty, lacks a column, or a row has a gap.
+        If the layout cannot be told, or a listing is missing, empty, not UTF-8, lacks a column or has a gap in a row.
     """
-    return _READERS[layout or _recognise(folder)](folder)
+    try:
+        return _READERS[layout or _recognise(folder)](folder)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"data set {folder}: expected listings in UTF-8 that can be read: {error}") from error
 
 
 def _recognise(folder: Path) -> Layout:
