@@ -35,7 +35,7 @@ def test_a_file_of_settings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("widths = 8", r"configuration .*own\.toml: unknown settings \['widths'\]"),
+        ("widths = 8", r"configuration .*own\.toml: training: unknown settings \['widths'\]"),
         ("width = '8'", r"own\.toml: training: expected width of type int, found '8'"),
         ("width = true", "expected width of type int"),
         ("schedule = 'cosine'", "expected schedule to be one of"),

@@ -104,21 +104,18 @@ class FitConfig:
         """How ``build_model`` makes the network."""
         return Architecture(self.architecture, self.triplet_attention, self.width)
 
-    def changed(self, settings: Mapping[str, Any], source: str = "training") -> "FitConfig":
+    def changed(self, settings: Mapping[str, Any]) -> "FitConfig":
         """This configuration with some fields replaced.
 
         Raises
         ------
         InputError
-            If a field is unknown or its value impossible; the message names the source.
+            If a field is unknown or its value impossible.
         """
         known = [f.name for f in fields(self)]
         if unknown := sorted(set(settings) - set(known)):
-            raise InputError(f"{source}: unknown settings {unknown}; known: {known}")
-        try:
-            return replace(self, **settings)
-        except InputError as error:
-            raise InputError(f"{source}: {error}") from error
+            raise InputError(f"training: unknown settings {unknown}; known: {known}")
+        return replace(self, **settings)
 
     @classmethod
     def load(cls, recipe: str | Path) -> "FitConfig":
@@ -135,7 +132,10 @@ class FitConfig:
             settings = tomllib.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise InputError(f"configuration {recipe}: expected one of {RECIPES} or a TOML file: {error}") from error
-        return cls().changed(settings, f"configuration {recipe}")
+        try:
+            return cls().changed(settings)
+        except InputError as error:
+            raise InputError(f"configuration {recipe}: {error}") from error
 
 
 def _check_type(name: str, value: Any, kind: Any) -> None:
