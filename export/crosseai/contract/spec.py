@@ -2,10 +2,9 @@
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar, get_args
+from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -134,6 +133,7 @@ class ModelSpec:
             ("input_size is positive", self.input_size > 0),
             ("channels is 1 or 3", self.channels in (1, 3)),
             ("mean and std have one value a channel", len(self.mean) == len(self.std) == self.channels),
+            ("mean is finite", all(map(math.isfinite, self.mean))),
             ("std is positive and finite", all(0 < s < math.inf for s in self.std)),
             ("resize is 'stretch-area'", self.resize == "stretch-area"),
             (f"heatmap is one of {get_args(HeatmapMethod)}", self.heatmap in get_args(HeatmapMethod)),
@@ -204,20 +204,14 @@ class ModelSpec:
         Raises
         ------
         ContractError
-            If the text is not JSON, or a field is missing, unknown or out of range.
+            If the text is not JSON, or a field is missing, unknown, of another type or out of range.
         """
         try:
             raw = json.loads(text)
         except json.JSONDecodeError as error:
             raise ContractError(f"model spec: expected JSON, found {text[:40]!r}") from error
-        known = {f.name for f in fields(cls)}
-        if not isinstance(raw, dict) or set(raw) != known:
-            found = sorted(raw) if isinstance(raw, dict) else type(raw).__name__
-            raise ContractError(f"model spec: expected the fields {sorted(known)}, found {found}")
-        try:
-            return cls(**_with_types(raw))
-        except TypeError as error:
-            raise ContractError(f"model spec: {error}") from error
+        spec: ModelSpec = _typed(cls, raw, "model spec")
+        return spec
 
     @classmethod
     def load(cls, path: Path) -> "ModelSpec":
@@ -241,20 +235,27 @@ class ModelSpec:
         return file
 
 
-Nested = TypeVar("Nested", BoxParameters, Architecture)
+def _typed(kind: Any, raw: Any, name: str) -> Any:
+    """What JSON says as the annotated type: JSON knows neither tuples nor dataclasses, and 1 may be a float.
 
-
-def _with_types(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON knows neither tuples nor dataclasses: restore them."""
-    typed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
-    typed["boxes"] = _nested(BoxParameters, typed["boxes"])
-    if typed["architecture"] is not None:
-        typed["architecture"] = _nested(Architecture, typed["architecture"])
-    return typed
-
-
-def _nested(cls: type[Nested], raw: Mapping[str, Any]) -> Nested:
-    known = {f.name for f in fields(cls)}
-    if set(raw) != known:
-        raise ContractError(f"model spec: expected the fields {sorted(known)} of {cls.__name__}, found {sorted(raw)}")
-    return cls(**raw)
+    Raises
+    ------
+    ContractError
+        If it is of another type; the message begins with the name.
+    """
+    arguments = get_args(kind)
+    if isinstance(kind, type) and is_dataclass(kind):
+        kinds = get_type_hints(kind)
+        if not isinstance(raw, dict) or set(raw) != set(kinds):
+            found = sorted(raw) if isinstance(raw, dict) else type(raw).__name__
+            raise ContractError(f"{name}: expected the fields {sorted(kinds)}, found {found}")
+        return kind(**{key: _typed(kinds[key], value, f"{name}, {key}") for key, value in raw.items()})
+    if type(None) in arguments:
+        return None if raw is None else _typed(arguments[0], raw, name)
+    if get_origin(kind) is tuple and isinstance(raw, list):
+        elements = arguments[:1] * len(raw) if arguments[-1] is Ellipsis else arguments
+        if len(elements) == len(raw):
+            return tuple(_typed(element, value, name) for element, value in zip(elements, raw, strict=True))
+    elif raw in arguments or type(raw) is kind or (kind is float and type(raw) is int):
+        return raw
+    raise ContractError(f"{name}: expected {kind.__name__ if isinstance(kind, type) else kind}, found {raw!r}")

@@ -45,6 +45,7 @@ def test_round_trip(tmp_path: Path) -> None:
         ({"channels": 2}, "channels is 1 or 3"),
         ({"mean": (0.1, 0.2)}, "one value a channel"),
         ({"std": (0.0,)}, "std is positive"),
+        ({"mean": (float("nan"),)}, "mean is finite"),
         ({"input_size": 0}, "input_size is positive"),
         ({"feature_shape": (8, 0, 7)}, "feature_shape"),
         ({"schema_version": 99}, "schema_version"),
@@ -73,6 +74,42 @@ def test_from_json_refuses_an_unknown_field() -> None:
     raw["boxes"]["surprise"] = 1
     with pytest.raises(ContractError, match="surprise"):
         ModelSpec.from_json(json.dumps(raw))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", 5),
+        ("classes", "Mass"),
+        ("classes", [1] * 8),
+        ("input_size", 64.5),
+        ("input_size", True),
+        ("mean", ["0.5"]),
+        ("layer", None),
+        ("feature_shape", [8, 7]),
+        ("feature_shape", [8.5, 7, 7]),
+        ("gradient", "gradcam"),
+        ("boxes", None),
+        ("architecture", "resnet50"),
+    ],
+)
+def test_from_json_refuses_another_type(field: str, value: object) -> None:
+    raw = json.loads(ModelSpec().to_json()) | {field: value}
+    with pytest.raises(ContractError, match=f"model spec, {field}: expected"):
+        ModelSpec.from_json(json.dumps(raw))
+
+
+@pytest.mark.parametrize(("part", "field", "value"), [("boxes", "max_candidates", 2.5), ("architecture", "width", "8")])
+def test_from_json_refuses_another_type_in_a_part(part: str, field: str, value: object) -> None:
+    raw = json.loads(replace(ModelSpec(), architecture=Architecture()).to_json())
+    raw[part][field] = value
+    with pytest.raises(ContractError, match=f"model spec, {part}, {field}: expected int, found {value!r}"):
+        ModelSpec.from_json(json.dumps(raw))
+
+
+def test_from_json_takes_whole_numbers_for_floats() -> None:
+    raw = json.loads(ModelSpec().to_json()) | {"std": [1]}
+    assert ModelSpec.from_json(json.dumps(raw)).std == (1.0,)
 
 
 def test_missing_file(tmp_path: Path) -> None:
