@@ -60,7 +60,7 @@ def diagnose(fleet: Callable[[], Fleet | None], model_version: str | None, outpu
     fleet
         Gives the servers; None for the embedded server.
     model_version
-        Version to ask for; None for the newest.
+        Version to ask for; None for the champion, else the newest.
     output
         Folder of results.
     """

@@ -53,7 +53,7 @@ _SERVERS = (
         "name; several separated by commas.  "
         "[default: an embedded one]",
     ),
-    click.option("--model-version", help="Version to ask of --server.  [default: the newest that it has loaded]"),
+    click.option("--model-version", help="Version to ask of --server.  [default: its champion, else its newest]"),
     credential_options,
     click.option("--timeout", "timeout_s", default=120.0, show_default=True, help="Deadline of a call, in seconds."),
 )
