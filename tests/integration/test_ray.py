@@ -25,12 +25,14 @@ from crosseai.client.outputs import Outputs
 from crosseai.client.pipeline import GROUP_BATCHES
 from crosseai.client.recipe import Recipe
 from crosseai.client.records.journal import Entry, from_line
+from crosseai.client.servers.embedded import embedded_server
 from crosseai.client.servers.fleet import Fleet
 from crosseai.client.sources.index import write_index
 from crosseai.client.sources.source import Directory
 from crosseai.contract import ImageResult, InputError, ModelSpec
 from crosseai.imaging import DEFAULT_POLICY
 from tests.integration.test_nothing_lost import write_images
+from tests.tiny_model import write_tiny_model
 
 pytest.importorskip("ray", reason="Ray is not installed")
 
@@ -239,6 +241,26 @@ def test_interrupted(manifest: Path, tiny_server: str, scratch: Path, tmp_path: 
     _, alive = psutil.wait_procs(tree, timeout=30)
     assert not alive
     assert not list(scratch.iterdir())
+
+
+def test_the_servers_are_gone(manifest: Path, expected: Path, tiny_server: str, scratch: Path, tmp_path: Path) -> None:
+    """Longer than the run waits for them: it ends as a local one does, and goes on with other servers."""
+    output = tmp_path / "out"
+    with embedded_server(str(write_tiny_model(tmp_path / "model"))) as server:
+        process = start(manifest, output, server, scratch, "--wait", "1")
+        wait_for(lambda: shards(output) > 0, process)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 3, stderr
+    assert "server: " in stderr
+    assert "the same command continues" in stderr
+    before = len(rows(output, "predictions"))
+    assert 0 < before < COUNT
+    assert not errors(output) or {row["stage"] for row in errors(output)} == {"read"}, (
+        "a server's absence fails no file"
+    )
+    summary = score_directory(manifest, output, server=tiny_server, explain="top:1", batch_size=BATCH)
+    assert 0 < summary.scored_now <= COUNT - before
+    assert_same_outcomes(output, expected)
 
 
 def test_arguments_that_do_not_go_together(manifest: Path, tmp_path: Path) -> None:

@@ -9,12 +9,15 @@ import json
 import os
 import secrets
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from logging import CRITICAL, getLogger
 from typing import Any
+
+import grpc
 
 from crosseai.client.cluster.plan import write_plan
 from crosseai.client.cluster.worker import Assignment, Worker, raise_error
@@ -26,6 +29,9 @@ from crosseai.contract import InputError, ServerUnavailable
 
 SHARDS_AT_A_TIME = 2
 """Shards that a worker scores at a time: it decodes the files of one while the server has those of the other."""
+
+CONNECT_S = 5.0
+"""How long a cluster may take to answer: Ray asks for minutes, and then ends the process."""
 
 OBJECT_STORE_BYTES = 200 * 2**20
 """Shared memory of a cluster of this machine alone: only results pass through it."""
@@ -40,12 +46,12 @@ def ray_cluster(address: str | None) -> Iterator[None]:
     Parameters
     ----------
     address
-        Of the cluster; None for one on this machine.
+        Of the cluster, ``HOST:PORT`` or ``auto``; None for one on this machine.
 
     Raises
     ------
     InputError
-        If Ray is not installed.
+        If Ray is not installed, or the address is none.
     ServerUnavailable
         If the cluster cannot be reached or started.
     """
@@ -61,6 +67,8 @@ def ray_cluster(address: str | None) -> Iterator[None]:
         raise InputError("the engine 'ray' needs pip install 'crosseai[ray]'") from error
     for name in ("ray", "ray.data"):
         getLogger(name).setLevel(CRITICAL)
+    if address not in (None, "auto"):
+        _check_listening(address)
     with ExitStack() as held:
         options: dict[str, object] = {"log_to_driver": False, "configure_logging": False}
         if address is None:
@@ -73,14 +81,31 @@ def ray_cluster(address: str | None) -> Iterator[None]:
                 "_temp_dir": held.enter_context(tempfile.TemporaryDirectory(prefix="crosseai-ray-")),
             }
         held.callback(ray.shutdown)
+        held.enter_context(redirect_stdout(sys.stderr))  # where Ray tells of nodes and workers that died
         terminate = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(address or "local", **options)
-        except (ConnectionError, RuntimeError) as error:
+        except (ConnectionError, RuntimeError, SystemExit) as error:
             raise ServerUnavailable(f"Ray at {address or 'this machine'}: cannot be reached: {error}") from error
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, terminate)  # Ray put its own in its place
         yield
+
+
+def _check_listening(address: str) -> None:
+    """Ask for a connection such as Ray's own."""
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdecimal():
+        raise InputError(f"ray_address {address!r}: expected HOST:PORT or auto, for example 10.0.0.1:6379")
+    if os.environ.get("RAY_USE_TLS") == "1":
+        return  # with certificates that only Ray knows
+    with grpc.insecure_channel(address) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(CONNECT_S)
+        except grpc.FutureTimeoutError as error:
+            raise ServerUnavailable(
+                f"Ray at {address}: expected the head of a cluster, which did not answer in {CONNECT_S:g} s"
+            ) from error
 
 
 async def entries_by_ray(
