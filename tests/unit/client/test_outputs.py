@@ -1,5 +1,6 @@
 import json
 import os
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,10 +8,14 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
+from crosseai.client.records import journal as journal_module
 from crosseai.client.records.files import atomic_path
 from crosseai.client.records.journal import Entry, Journal
 from crosseai.client.records.manifest import check_same_configuration, write_manifest
 from crosseai.client.records.tables import write_tables
+from crosseai.client.sources.names import NameSet
+from crosseai.client.sources.source import Directory
+from crosseai.client.sources.worklist import Worklist
 from crosseai.contract import (
     RESEARCH_NOTICE,
     BoxParameters,
@@ -42,6 +47,13 @@ def result(path: str) -> ImageResult:
     )
 
 
+def names(known: NameSet) -> set[str]:
+    """Those of a few that the set holds, which are all."""
+    found = {name for name in ("a.png", "c.png", "moved.png", FAILED.path) if name in known}
+    assert len(found) == len(known)
+    return found
+
+
 def entries(*records: ImageResult | ImageFailure) -> list[Entry]:
     return [Entry(record) for record in records]
 
@@ -52,8 +64,8 @@ def test_journal_gives_back_what_was_appended(tmp_path: Path) -> None:
     journal.append(entries(result("c.png")))
     for opened in (journal, Journal(tmp_path)):
         assert list(opened.shards()) == [[result("a.png"), FAILED], [result("c.png")]]
-        assert set(opened.paths(ImageResult)) == {"a.png", "c.png"}
-        assert set(opened.paths(ImageFailure)) == {FAILED.path}
+    assert names(opened.finished) == {"a.png", "c.png", FAILED.path}
+    assert names(opened.failed) == {FAILED.path}
 
 
 def test_only_the_last_outcome_of_a_file_counts(tmp_path: Path) -> None:
@@ -64,7 +76,48 @@ def test_only_the_last_outcome_of_a_file_counts(tmp_path: Path) -> None:
     journal.append(entries(result("a.png")))
     for opened in (journal, Journal(tmp_path)):
         assert list(opened.shards()) == [[], [], [result(FAILED.path), result("moved.png")], [result("a.png")]]
-        assert set(opened.paths(ImageFailure)) == set()
+    assert names(opened.finished) == {"a.png", "moved.png", FAILED.path}
+    assert names(opened.failed) == set()
+
+
+@pytest.mark.parametrize("together", [1, 2, 3, 64])
+def test_names_of_finished_files_are_those_of_the_outcomes_that_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    """Where outcomes replace others at random, and where Arrow cannot read a shard: a lone surrogate is no text."""
+    monkeypatch.setattr(journal_module, "TOGETHER", together)
+    rng, journal = random.Random(together), Journal(tmp_path)
+    for shard in range(20):
+        chosen = [(f"{rng.randrange(12)}.png", rng.random() < 0.5, rng.random() < 0.5) for _ in range(rng.randrange(4))]
+        reason = "\udcff" if shard == 7 else "none"
+        journal.append(
+            [
+                Entry(result(path) if scored else replace(FAILED, path=path, message=reason), path if again else None)
+                for path, scored, again in chosen
+            ]
+        )
+    opened = Journal(tmp_path)
+    counting = [record for shard in opened.shards() for record in shard]
+    assert counting == [record for shard in journal.shards() for record in shard]
+    listed = {f"{number}.png" for number in range(12)}
+    assert {name for name in listed if name in opened.finished} == {record.path for record in counting}
+    assert len(opened.finished) == len(counting)
+    failed = [record.path for record in counting if isinstance(record, ImageFailure)]
+    assert {name for name in listed if name in opened.failed} == set(failed)
+    assert {name for name in listed if name in opened.finished.without(opened.failed)} == {
+        record.path for record in counting
+    } - set(failed)
+
+
+def test_opening_a_journal_reads_every_shard_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path)
+    for number in range(130):
+        journal.append(entries(result(f"{number}.png"), replace(FAILED, path=f"{number}.txt")))
+    opened, read_bytes = [], Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: (opened.append(path), read_bytes(path))[1])
+    work = Worklist(Directory(tmp_path, tmp_path / "out"), Journal(tmp_path), retry_failed=False)
+    assert (len(work.finished), len(work.failed)) == (260, 130)
+    assert len(opened) == len(set(opened)) == 130
 
 
 def test_a_killed_write_is_no_shard(tmp_path: Path) -> None:

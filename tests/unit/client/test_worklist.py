@@ -56,7 +56,7 @@ def test_what_is_left_to_do(tmp_path: Path, retry_failed: bool) -> None:
     journal.append([Entry(result("a", "1")), Entry(ImageFailure("b", "E", "m", "read"))])
     journal.append([Entry(result("gone", "2")), Entry(result("e", "3"))])
     source = Manifest(manifest(tmp_path, list("abcde")))
-    work = Worklist(source, journal, retry_failed=retry_failed)
+    work = Worklist(source, Journal(tmp_path / "journal"), retry_failed=retry_failed)
     assert [file.name for file in work.files()] == (["b", "c", "d"] if retry_failed else ["c", "d"])
     assert (work.total, work.done) == (5, 2 if retry_failed else 3)
     assert "b" in work.failed

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ _DIGEST_BYTES = 16
 
 
 class NameSet:
-    """A fixed set of names, kept as their sorted 128-bit BLAKE2b digests: 16 bytes a name, however long it is.
+    """A set of names, kept as their sorted 128-bit BLAKE2b digests: 16 bytes a name, however long it is.
 
     Two names of ten million share a digest with a probability of about 1e-25.
 
@@ -21,8 +22,13 @@ class NameSet:
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
-        self._digests = _digests(names)
-        self._digests.sort()
+        self._added = bytearray()
+        for name in names:
+            self.add(name)
+
+    def add(self, name: str) -> None:
+        """Put a name into the set, which nobody has asked for one yet."""
+        self._added += _digest(name)
 
     def __len__(self) -> int:
         return len(self._digests)
@@ -32,15 +38,26 @@ class NameSet:
 
     def find(self, names: Sequence[str]) -> npt.NDArray[np.intp]:
         """Where each name is in the set, 0 to its length, and -1 for those that are not."""
+        return self._places(np.array([*map(_digest, names)], self._digests.dtype))
+
+    def without(self, others: "NameSet") -> "NameSet":
+        """The names that are not in another set."""
+        rest = NameSet()
+        rest._digests = self._digests[others._places(self._digests) < 0]
+        return rest
+
+    @cached_property
+    def _digests(self) -> npt.NDArray[np.bytes_]:
+        digests = np.frombuffer(self._added, f"S{_DIGEST_BYTES}")
+        digests.sort()
+        return digests
+
+    def _places(self, wanted: npt.NDArray[np.bytes_]) -> npt.NDArray[np.intp]:
         if not len(self):
-            return np.full(len(names), -1, np.intp)
-        wanted = _digests(names)
+            return np.full(len(wanted), -1, np.intp)
         places = np.minimum(self._digests.searchsorted(wanted), len(self) - 1)
         return np.where(self._digests[places] == wanted, places, -1)
 
 
-def _digests(names: Iterable[str]) -> npt.NDArray[np.bytes_]:
-    buffer = bytearray()
-    for name in names:
-        buffer += hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=_DIGEST_BYTES).digest()
-    return np.frombuffer(buffer, f"S{_DIGEST_BYTES}")
+def _digest(name: str) -> bytes:
+    return hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=_DIGEST_BYTES).digest()

@@ -8,10 +8,9 @@ import numpy as np
 
 from crosseai.client.explain import ExplainPolicy, explained_alike
 from crosseai.client.records.journal import Journal
-from crosseai.client.sources.names import NameSet
 from crosseai.client.sources.source import Source
 from crosseai.client.sources.storage import ImageFile
-from crosseai.contract import ImageFailure, ImageResult
+from crosseai.contract import ImageResult
 
 _BATCH = 8192
 
@@ -39,8 +38,8 @@ class Worklist:
     def __init__(self, source: Source, journal: Journal, *, retry_failed: bool) -> None:
         self._source = source
         self._journal = journal
-        self.failed = NameSet(journal.paths(ImageFailure))
-        self.finished = NameSet(journal.paths(*((ImageResult,) if retry_failed else (ImageResult, ImageFailure))))
+        self.failed = journal.failed
+        self.finished = journal.finished.without(journal.failed) if retry_failed else journal.finished
         seen = np.zeros(len(self.finished), np.bool_)
         self.total = self.done = 0
         if not len(self.finished):
