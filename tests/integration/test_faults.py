@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from crosseai.client import score_directory
 from crosseai.client.run import Progress
+from crosseai.client.sources.index import write_index
 from tests.integration.test_nothing_lost import failed, paths, rows, write_images
 
 RUN = (sys.executable, "-m", "crosseai.client.cli", "run")
@@ -36,6 +37,15 @@ def test_every_name_and_every_kind_of_file(tiny_server: str, tmp_path: Path) -> 
     assert failed(tmp_path / "out") == ["dangling.png", "empty.png", "huge.png", "loop.png"]
     assert len(pq.read_table(tmp_path / "out/boxes.parquet")) > 0
     assert score_directory(images, tmp_path / "out", server=tiny_server, explain="top:1").scored_now == 0
+    write_index(images, tmp_path / "m.parquet")
+    score_directory(tmp_path / "m.parquet", tmp_path / "listed", server=tiny_server, explain="top:1")
+    for table in ("predictions", "boxes"):
+        assert by_image(tmp_path / "listed", table) == by_image(tmp_path / "out", table), "a manifest gives the same"
+    assert failed(tmp_path / "listed") == failed(tmp_path / "out")
+
+
+def by_image(output: Path, table: str) -> list[dict]:
+    return sorted(rows(output, table), key=lambda row: row["image_id"])
 
 
 def test_files_that_vanish_during_the_run(tiny_server: str, tmp_path: Path) -> None:

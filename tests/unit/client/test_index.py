@@ -13,7 +13,8 @@ from crosseai.client.cli import main
 from crosseai.client.sources import index as module
 from crosseai.client.sources.discovery import discover, image_id, name_of
 from crosseai.client.sources.index import IndexSummary, write_index
-from crosseai.client.sources.source import Manifest
+from crosseai.client.sources.source import Directory, Manifest
+from crosseai.client.sources.storage import read_file
 from crosseai.contract import InputError
 
 
@@ -52,6 +53,7 @@ def test_a_manifest_lists_and_hashes_what_a_run_would_find(archive: Path, tmp_pa
             "image_id": image_id(path.read_bytes()),
             "bytes": path.stat().st_size,
             "modified_ns": path.stat().st_mtime_ns,
+            "path_bytes": None,
         }
         for path in discover(archive, tmp_path / "out")
     ]
@@ -115,6 +117,28 @@ def test_files_that_cannot_be_read_have_no_id(archive: Path, tmp_path: Path) -> 
         "dangling.png",
         "huge.dcm",
     ]
+
+
+def test_names_that_are_no_utf8(archive: Path, tmp_path: Path) -> None:
+    """They are listed as a run over the directory names them, found again, and told from each other."""
+    odd = archive / os.fsdecode(b"b\xe9\xff")
+    odd.mkdir()
+    for name in (b"\xfc.png", b"\xfd.png", "ü.png".encode(), b"z.png"):
+        (odd / os.fsdecode(name)).write_bytes(name)
+    for directory in (archive, odd):  # the name of the archive itself may be such a one
+        manifest = tmp_path / f"{directory == odd}.parquet"
+        write_index(directory, manifest)
+        found = list(Manifest(manifest))
+        assert [(file.name, file.location) for file in found] == [
+            (file.name, file.location) for file in Directory(directory, tmp_path / "out")
+        ]
+        assert all(image_id(read_file(file.location)) == file.image_id for file in found)
+        assert Manifest(manifest).root == str(directory)
+        assert counts(write_index(directory, manifest))[2] == 0, "nothing changed"
+    with pytest.raises(InputError, match="expected names in UTF-8 behind a URL"):
+        write_index(f"file://{archive}", tmp_path / "url.parquet")
+    named = {row["path"]: row["path_bytes"] for row in rows(tmp_path / "True.parquet")}
+    assert named == {"\\xfc.png": b"\xfc.png", "\\xfd.png": b"\xfd.png", "ü.png": None, "z.png": None}
 
 
 def test_a_manifest_inside_the_archive_is_no_radiograph(archive: Path) -> None:

@@ -57,8 +57,13 @@ def discover(directory: Path, output: Path) -> Iterator[Path]:
 
 
 def name_of(path: Path, directory: Path) -> str:
-    """How results name a file: relative to the scored directory; bytes that are no UTF-8 are escaped."""
-    return os.fsencode(path.relative_to(directory)).decode("utf-8", "backslashreplace")
+    """How results name a file: relative to the scored directory, as :func:`printable` gives it."""
+    return printable(str(path.relative_to(directory)))
+
+
+def printable(name: str) -> str:
+    r"""A name as UTF-8 can hold it: every byte of it that is none is written as ``\xNN``."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def image_name(path: str | Path) -> str:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from heapq import merge
 from itertools import islice
+from os import fsdecode, fsencode
 from pathlib import Path
 from shutil import rmtree
 from typing import TypeAlias
@@ -15,8 +16,8 @@ import pyarrow.parquet as pq
 
 from crosseai.client.records.files import atomic_path
 from crosseai.client.records.folder import locked
-from crosseai.client.sources.discovery import image_id
-from crosseai.client.sources.source import MANIFEST_SUFFIX, ROOT
+from crosseai.client.sources.discovery import image_id, printable
+from crosseai.client.sources.source import EXACT_PATH, MANIFEST_SUFFIX, ROOT
 from crosseai.client.sources.storage import Listed, is_url, list_files, open_file
 from crosseai.contract import InputError, UnreadableImageError
 from crosseai.imaging import DEFAULT_POLICY
@@ -29,7 +30,13 @@ PART_ROWS = 2048
 
 PARTS_A_ROW_GROUP = 16
 
-_COLUMNS = [("path", pa.string()), ("image_id", pa.string()), ("bytes", pa.int64()), ("modified_ns", pa.int64())]
+_COLUMNS = [
+    ("path", pa.string()),
+    ("image_id", pa.string()),
+    ("bytes", pa.int64()),
+    ("modified_ns", pa.int64()),
+    (EXACT_PATH, pa.binary()),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +64,11 @@ class IndexSummary:
 def write_index(
     directory: str | Path, manifest: str | Path, *, progress: Callable[[int], None] = lambda _: None
 ) -> IndexSummary:
-    """Write a manifest of every file below a directory: one row a file, in the order of their listing.
+    r"""Write a manifest of every file below a directory: one row a file, in the order of their listing.
 
     Columns are ``path``, relative to the directory; ``image_id``, the hash of the content, null where it could not be
-    read; ``bytes``; and ``modified_ns``, nanoseconds since 1970. An interrupted call leaves parts beside the
+    read; ``bytes``; ``modified_ns``, nanoseconds since 1970; and ``path_bytes``, null but for a path that is not UTF-8:
+    its bytes, while ``path`` has those that are no UTF-8 as ``\xNN``. An interrupted call leaves parts beside the
     manifest, from which the next one goes on. Where a manifest of this directory exists, only files whose size or
     time changed are read again. Memory does not grow with the number of files.
 
@@ -84,7 +92,7 @@ def write_index(
     output = Path(manifest)
     if output.suffix != MANIFEST_SUFFIX:
         raise InputError(f"{output}: expected a name that ends in {MANIFEST_SUFFIX}")
-    schema = pa.schema(_COLUMNS, metadata={ROOT: root})
+    schema = pa.schema(_COLUMNS, metadata={ROOT: fsencode(root)})
     if output.exists() and not _is_ours(output, schema):
         raise InputError(f"{output}: expected nothing, or a manifest of {root}: choose another name")
     parts = output.with_name(f".{output.name}.parts")
@@ -108,9 +116,11 @@ def _write_parts(
             changed = [i for i, known_id in enumerate(ids) if known_id is None]
             for i, found in zip(changed, executor.map(_hash, [part[i] for i in changed]), strict=True):
                 ids[i] = found
-            columns = [[file.name for file in part], ids, [f.bytes for f in part], [f.modified_ns for f in part]]
+            paths = [printable(file.name) for file in part]
+            exact = [None if path == f.name else fsencode(f.name) for path, f in zip(paths, part, strict=True)]
+            columns = [paths, ids, [f.bytes for f in part], [f.modified_ns for f in part], exact]
             with atomic_path(_part(parts, number)) as partial:
-                pq.write_table(pa.Table.from_arrays([*map(pa.array, columns)], schema=schema), partial)
+                pq.write_table(pa.table(columns, schema=schema), partial)
             files, number = files + len(part), number + 1
             unreadable, hashed = unreadable + ids.count(None), hashed + len(changed)
             progress(files)
@@ -156,7 +166,8 @@ _Row: TypeAlias = tuple[str, str | None, int | None, int | None]
 
 def _rows(batches: Iterable[pa.RecordBatch]) -> Iterator[_Row]:
     for batch in batches:
-        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+        for path, *state, exact in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            yield path if exact is None else fsdecode(exact), *state
 
 
 def _place(name: str) -> list[tuple[bool, str]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from os import fsdecode
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +17,9 @@ MANIFEST_SUFFIX = ".parquet"
 
 ROOT = "root"
 """Key of a manifest's metadata: the folder that its paths are relative to."""
+
+EXACT_PATH = "path_bytes"
+"""Column of a manifest: the bytes of a path that is not UTF-8, as storage has it; null for any other."""
 
 BATCH = 8192
 """Rows of a manifest in memory at a time."""
@@ -55,10 +59,11 @@ class Directory:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The rows of a Parquet file: a column ``path``, and ``image_id`` where the files were hashed.
+    """The rows of a Parquet file: a column ``path``, ``image_id`` where files were hashed, ``path_bytes`` where needed.
 
-    Paths are relative to the folder that the file's metadata names (``root``), else to the file's own folder; one
-    that is absolute or a URL is itself. Rows are read a few thousand at a time.
+    Results name a file by ``path``; where ``path_bytes`` is not null, the file itself has that name. Paths are relative
+    to the folder that the file's metadata names (``root``), else to the file's own folder; one that is absolute or a
+    URL is itself. Rows are read a few thousand at a time.
 
     Raises
     ------
@@ -77,17 +82,20 @@ class Manifest:
     def root(self) -> str:
         """What paths are relative to."""
         root = (self._open().schema_arrow.metadata or {}).get(ROOT.encode())
-        return str(self.path.resolve().parent) if root is None else root.decode()
+        return str(self.path.resolve().parent) if root is None else fsdecode(root)
 
     def __iter__(self) -> Iterator[ImageFile]:
         root, file = self.root, self._open()
-        columns = [name for name in ("path", "image_id") if name in file.schema_arrow.names]
+        columns = [name for name in ("path", "image_id", EXACT_PATH) if name in file.schema_arrow.names]
         for batch in file.iter_batches(BATCH, columns=columns):
-            paths, *ids = (column.to_pylist() for column in batch.columns)
-            for path, image_id in zip(paths, ids[0] if ids else [None] * len(paths), strict=True):
+            found = batch.to_pydict()
+            absent = [None] * len(batch)
+            for path, image_id, exact in zip(
+                found["path"], found.get("image_id", absent), found.get(EXACT_PATH, absent), strict=True
+            ):
                 if path is None:
                     raise InputError(f"{self.path}: expected a path in every row, found none")
-                yield ImageFile(path, locate(root, path), image_id)
+                yield ImageFile(path, locate(root, path if exact is None else fsdecode(exact)), image_id)
 
     def __len__(self) -> int:
         return int(self._open().metadata.num_rows)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
 from typing import cast
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -12,7 +13,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 import pyarrow as pa
 import pyarrow.fs as pa_fs
 
-from crosseai.client.sources.discovery import discover, name_of
+from crosseai.client.sources.discovery import discover
 from crosseai.contract import InputError, UnreadableImageError, UnsupportedImageError
 from crosseai.imaging import DEFAULT_POLICY, ReadPolicy, read_content
 
@@ -44,7 +45,7 @@ class Listed:
     Parameters
     ----------
     name
-        Relative to the listed folder.
+        Relative to the listed folder; bytes that are no UTF-8 are lone surrogates, as in :mod:`os`.
     location
         Local path or URL.
     bytes, modified_ns
@@ -142,12 +143,13 @@ def list_files(root: str, output: Path) -> Iterator[Listed]:
         yield from _list_remote(root)
         return
     for path in discover(Path(root), output):
+        name = str(path.relative_to(root))
         try:
             status = path.stat()
         except OSError:
-            yield Listed(name_of(path, Path(root)), str(path), None, None)
+            yield Listed(name, str(path), None, None)
         else:
-            yield Listed(name_of(path, Path(root)), str(path), status.st_size, status.st_mtime_ns)
+            yield Listed(name, str(path), status.st_size, status.st_mtime_ns)
 
 
 def _list_remote(root: str) -> Iterator[Listed]:
@@ -156,9 +158,13 @@ def _list_remote(root: str) -> Iterator[Listed]:
     while folders:
         try:
             infos = filesystem.get_file_info(pa_fs.FileSelector(folders.pop()))
+            names = [info.base_name for info in infos]
         except (OSError, pa.ArrowException) as error:
             raise InputError(f"{root}: cannot be listed: {error}") from error
-        infos = sorted((info for info in infos if not info.base_name.startswith(".")), key=lambda info: info.base_name)
+        except UnicodeDecodeError as error:
+            raise InputError(f"{root}: expected names in UTF-8 behind a URL, found {error.object!r}") from error
+        named = sorted(zip(names, infos, strict=True), key=itemgetter(0))
+        infos = [info for name, info in named if not name.startswith(".")]
         for info in infos:
             if info.is_file:
                 name = info.path.removeprefix(top).lstrip("/")
