@@ -39,7 +39,7 @@ def compare_on(data: Path, weights: Path) -> Comparison:
     images = decoded_images(radiographs, spec, CACHE / "comparison_real")
     boxes = read_boxes(data / BOXES_FILENAME, radiographs, spec.input_size)
     rows, none = np.unique(boxes.rows), np.empty(0, np.int64)
-    training_data = TrainingData(radiographs, images.pixels, Split(train=none, validation=none, test=rows))
+    training_data = TrainingData(radiographs, images, Split(train=none, validation=none, test=rows))
     cohort = Cohort(data, None, CACHE, training_data, boxes)
     results = [_constant(cohort, rows, FitConfig(input_size=spec.input_size))]
     for name in METHODS:

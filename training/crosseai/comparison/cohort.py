@@ -130,7 +130,7 @@ def read_cohort(
     radiographs = read_labelled_radiographs(folder, layout=layout)
     split = split_by_patient(radiographs.patients, config.seed, radiographs.held_out)
     images = decoded_images(radiographs, ModelSpec(input_size=config.input_size), cache, on_decoded)
-    data = TrainingData(radiographs, images.pixels, split.without(images.corrupted))
+    data = TrainingData(radiographs, images, split.without(images.corrupted))
     found = read_boxes(boxes, radiographs, config.input_size)
     if not len(found.of(data.split.test)):
         raise InputError(f"{boxes}: expected boxes of test patients, found none among {len(found)} of listed images")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,17 @@ Images = npt.NDArray[np.uint8]
 """Preprocessed radiographs ``[n, 1, S, S]``."""
 Labels = npt.NDArray[np.uint8]
 """``[n, C]`` in {0, 1, UNCERTAIN}."""
+
+
+class ImageSource(Protocol):
+    """Preprocessed radiographs that are read by position: an array, or a cache of decoded images."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(n, 1, S, S)``."""
+
+    def __getitem__(self, rows: npt.NDArray[np.int64] | slice, /) -> Images:
+        """Those at some positions, ``[rows, 1, S, S]``."""
 
 
 def normalise(images: Tensor, spec: ModelSpec) -> Tensor:
@@ -32,7 +44,7 @@ def normalise(images: Tensor, spec: ModelSpec) -> Tensor:
 @torch.inference_mode()
 def predict_logits(
     model: nn.Module,
-    images: Images,
+    images: ImageSource,
     spec: ModelSpec,
     *,
     rows: npt.NDArray[np.int64] | None = None,
@@ -45,7 +57,7 @@ def predict_logits(
     model
         On any device; left in evaluation mode.
     images
-        uint8 ``[n, 1, S, S]``; may be memory-mapped, and only a batch is in memory at a time.
+        uint8 ``[n, 1, S, S]``; only a batch is read at a time.
     rows
         Positions of the images to predict; all by default.
 
@@ -55,7 +67,7 @@ def predict_logits(
         float32 ``[rows, C]``.
     """
     model.eval()
-    rows = np.arange(len(images)) if rows is None else rows
+    rows = np.arange(images.shape[0]) if rows is None else rows
     device = next((parameter.device for parameter in model.parameters()), None)
     batches = [
         model(normalise(torch.from_numpy(images[rows[start : start + batch_size]]).to(device), spec)).float().cpu()

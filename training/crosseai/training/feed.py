@@ -14,7 +14,7 @@ from crosseai.training.augmentation import augment, random_views
 from crosseai.training.batches import Indices, epoch_batches
 from crosseai.training.config import FitConfig
 from crosseai.training.dataset import LabelledRadiographs
-from crosseai.training.evaluation import Images, normalise
+from crosseai.training.evaluation import ImageSource, normalise
 from crosseai.training.processes import Processes
 from crosseai.training.split import Split
 
@@ -28,13 +28,13 @@ class TrainingData:
     radiographs
         The listing.
     images
-        uint8 ``[n, 1, S, S]``, preprocessed, in the order of the listing; may be memory-mapped.
+        uint8 ``[n, 1, S, S]``, preprocessed, in the order of the listing.
     split
         Of the listing. Training never looks at the test part.
     """
 
     radiographs: LabelledRadiographs
-    images: Images
+    images: ImageSource
     split: Split
 
     def digest(self) -> str:

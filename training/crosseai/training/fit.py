@@ -99,7 +99,7 @@ def fit(
     on_weights
         Called with what the given weights matched.
     on_decoded
-        Called after every image that is decoded into the cache.
+        Called after every image that is decoded into the cache by the main process.
     on_epoch
         Called after every epoch.
 
@@ -125,9 +125,10 @@ def fit(
             counts = {"weights_loaded": len(matched.loaded), "weights_fresh": len(matched.fresh)}
             parameters |= {"weights": weights.name, **counts}
             on_weights(matched)
-        images = decoded_images(radiographs, spec, cache or folder / CACHE_FOLDER, on_decoded)
+        shown = on_decoded if processes.is_main else lambda _done, _all: None
+        images = decoded_images(radiographs, spec, cache or folder / CACHE_FOLDER, shown)
         split = split.without(images.corrupted)
-        data = TrainingData(radiographs, images.pixels, split)
+        data = TrainingData(radiographs, images, split)
         if not processes.is_main:
             train(model, spec, data, config, results, resume=resume, processes=processes)
             return None
@@ -188,15 +189,15 @@ def evaluate(
     """
     model, spec = load_checkpoint(checkpoint)
     radiographs = read_labelled_radiographs(folder, spec.classes, layout=layout)
-    decoded = decoded_images(radiographs, spec, cache or folder / CACHE_FOLDER, on_decoded)
-    chosen = np.setdiff1d(np.arange(len(radiographs)), list(decoded.corrupted))
+    images = decoded_images(radiographs, spec, cache or folder / CACHE_FOLDER, on_decoded)
+    chosen = np.setdiff1d(np.arange(len(radiographs)), list(images.corrupted))
     if part is not None:
         chosen = chosen[_parts_in_training(checkpoint, radiographs)[chosen] == part]
     if not len(chosen):
         raise InputError(f"data set {folder}: expected patients of the {part} part, found none")
     warn_of_empty_classes(radiographs, chosen, part or "whole")
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    return _judge(spec, radiographs, chosen, predict_logits(model, decoded.pixels, spec, rows=chosen))
+    return _judge(spec, radiographs, chosen, predict_logits(model, images, spec, rows=chosen))
 
 
 def _new_model(config: FitConfig, classes: tuple[str, ...]) -> tuple[torch.nn.Module, ModelSpec]:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from crosseai.contract import UNCERTAIN, ModelSpec
-from crosseai.training.evaluation import FloatArray, Images, Labels
+from crosseai.training.evaluation import FloatArray, ImageSource, Labels
 
 Flags = npt.NDArray[np.bool_]
 
@@ -79,7 +79,7 @@ def confusion_matrices(spec: ModelSpec, labels: Labels, probabilities: FloatArra
 def example_panel(
     spec: ModelSpec,
     disease: str,
-    images: Images,
+    images: ImageSource,
     rows: npt.NDArray[np.int64],
     labels: Labels,
     probabilities: FloatArray,
@@ -116,7 +116,7 @@ def example_panel(
             axis.set_axis_off()
         axes[0].set_title(f"{kind}: none", fontsize=8, loc="left")
         for axis, i in zip(axes, chosen.tolist(), strict=False):
-            axis.imshow(images[rows[i], 0], cmap="gray", vmin=0, vmax=255)
+            axis.imshow(images[rows[[i]]][0, 0], cmap="gray", vmin=0, vmax=255)
             axis.set_title(f"{kind}: {p[i]:.2f}", fontsize=8, loc="left")
     return figure
 

@@ -110,7 +110,7 @@ class RecordedData:
     folder: Path
     use: str
     digest: str
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     classes: int
     profile: Mapping[str, Any]
 
