@@ -1,4 +1,4 @@
-"""Asynchronous gRPC to one Triton server; the only module that knows ``tritonclient``."""
+"""Asynchronous gRPC to one Triton server; beside :mod:`.shared_memory` the only module that knows ``tritonclient``."""
 
 import asyncio
 from collections.abc import Coroutine, Iterator, Sequence
@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tritonclient.grpc import InferInput, InferRequestedOutput
+from tritonclient.grpc import InferInput, InferRequestedOutput, InferResult
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from crosseai.client.servers.addresses import parse_address
-from crosseai.client.servers.credentials import NO_CREDENTIALS, Credentials
+from crosseai.client.servers.credentials import NO_CREDENTIALS, Credentials, is_loopback
+from crosseai.client.servers.shared_memory import SharedImages
 from crosseai.contract import (
     CHAMPION,
     AccessRefused,
@@ -23,7 +24,6 @@ from crosseai.contract import (
     ModelSpec,
     ServerError,
     ServerUnavailable,
-    TensorSpec,
 )
 
 STATISTICS_TIMEOUT_S = 5.0
@@ -114,12 +114,15 @@ class TritonTransport:
             creds=credentials.channel(self.address, encrypted=address.encrypted),
             channel_args=[*_CHANNEL_OPTIONS.items(), *named],
         )
+        local = is_loopback(self.address.rpartition(":")[0].strip("[]"))
+        self._shared_images = SharedImages(self._client, self._headers, local=local)
         self._under_way: set[asyncio.Task[Any]] = set()
 
     async def close(self) -> None:
         """Close the connection, after the requests under way have ended or ``DRAIN_S`` are over."""
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=DRAIN_S)
+        await self._shared_images.close()
         await self._client.close()
 
     async def _never_cancelled(self, call: Coroutine[Any, Any, Any]) -> Any:
@@ -176,16 +179,22 @@ class TritonTransport:
                 f"targets: expected -1 to {len(spec.classes) - 1}, found {targets.min()} to {targets.max()}"
             )
         image_spec, targets_spec = spec.inputs
-        with self._translated_errors():
-            call = self._client.infer(
+        image_spec.check(images)
+        targets_spec.check(targets)
+        chosen = InferInput(targets_spec.name, targets.shape, targets_spec.triton_dtype).set_data_from_numpy(targets)
+
+        async def call(pixels: InferInput) -> InferResult:
+            return await self._client.infer(
                 spec.name,
-                [self._input(image_spec, images), self._input(targets_spec, targets)],
+                [pixels, chosen],
                 model_version=model.version,
                 outputs=[InferRequestedOutput(name) for name in outputs],
                 client_timeout=self._timeout_s,
                 headers=self._headers,
             )
-            result = await self._never_cancelled(call)
+
+        with self._translated_errors():
+            result = await self._never_cancelled(self._shared_images.send(image_spec, images, call))
         specs = {tensor.name: tensor for tensor in spec.outputs}
         arrays = {name: result.as_numpy(name) for name in outputs}
         for name, array in arrays.items():
@@ -258,13 +267,6 @@ class TritonTransport:
         stats = answer.model_stats[0].inference_stats
         compute = (stats.compute_input, stats.compute_infer, stats.compute_output)
         return ServerStatistics(stats.queue.ns / 1e9, sum(part.ns for part in compute) / 1e9)
-
-    @staticmethod
-    def _input(spec: TensorSpec, array: npt.NDArray[Any]) -> InferInput:
-        spec.check(array)
-        tensor = InferInput(spec.name, array.shape, spec.triton_dtype)
-        tensor.set_data_from_numpy(array)
-        return tensor
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:
