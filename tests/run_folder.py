@@ -100,7 +100,7 @@ def made_up_image(
         maps.append(one)
     positive = {disease: p >= 0.5 for disease, p in probabilities.items()}
     result = ImageResult(f"{seed:032x}", path, width, height, "7", probabilities, positive, tuple(findings))
-    return ScoredImage(result, path, radiograph, tuple(maps))
+    return ScoredImage(result, path, tuple(maps))
 
 
 def _blob(rows: int, columns: int, cy: float, cx: float) -> npt.NDArray[np.float64]:

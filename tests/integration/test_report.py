@@ -21,7 +21,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 from crosseai.client.findings import ScoredImage
 from crosseai.client.report import write_layers, write_report
 from crosseai.contract import BoxParameters, ImageFailure, box_preset
-from crosseai.imaging import read_radiograph
+from crosseai.imaging import Radiograph, read_radiograph
 from crosseai.postproc import binarize, fuse
 from tests.run_folder import SPEC, made_up_image, made_up_results, write_run
 
@@ -53,23 +53,32 @@ def no_console_error(browser: webdriver.Chrome) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> list[ScoredImage]:
-    """Three images with maps; the name of the last one is markup."""
-    folder, scored = tmp_path_factory.mktemp("images"), []
-    for seed, (name, diseases) in enumerate([("a.png", ["Mass", "Nodule"]), ("b.png", ["Effusion"]), (HOSTILE, [])], 1):
-        pixels = np.random.default_rng(seed).integers(0, 256, (90, 120), np.uint8)
-        cv2.imwrite(str(folder / "a.png"), pixels)
-        scored.append(made_up_image(read_radiograph(folder / "a.png"), f"images/{name}", diseases, seed=seed))
-    return scored
+def radiographs(tmp_path_factory: pytest.TempPathFactory) -> list[Radiograph]:
+    """Noise of one size."""
+    file = tmp_path_factory.mktemp("images") / "a.png"
+    read = []
+    for seed in (1, 2, 3):
+        cv2.imwrite(str(file), np.random.default_rng(seed).integers(0, 256, (90, 120), np.uint8))
+        read.append(read_radiograph(file))
+    return read
 
 
 @pytest.fixture(scope="module")
-def small(images: list[ScoredImage], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(radiographs: list[Radiograph]) -> list[ScoredImage]:
+    """Three images with maps; the name of the last one is markup."""
+    named = [("a.png", ["Mass", "Nodule"]), ("b.png", ["Effusion"]), (HOSTILE, [])]
+    return [
+        made_up_image(radiograph, f"images/{name}", diseases, seed=seed)
+        for seed, (radiograph, (name, diseases)) in enumerate(zip(radiographs, named, strict=True), 1)
+    ]
+
+
+@pytest.fixture(scope="module")
+def small(images: list[ScoredImage], radiographs: list[Radiograph], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page with layers and ground truth."""
     folder = tmp_path_factory.mktemp("small")
-    for image in images:
-        assert image.radiograph is not None
-        write_layers(image, image.radiograph, folder)
+    for image, radiograph in zip(images, radiographs, strict=True):
+        write_layers(image, radiograph, folder)
     failure = ImageFailure(HOSTILE, "UnreadableImageError", f"{HOSTILE}: expected a file", "read")
     write_run(folder, [image.result for image in images], [failure])
     x0, y0, x1, y1 = np.array(images[0].result.findings[0].box_image_px) * 1024 / (120, 90, 120, 90)

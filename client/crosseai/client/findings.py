@@ -11,7 +11,7 @@ import numpy.typing as npt
 from crosseai.client.inference import Answer, Reply
 from crosseai.client.prepare import PreparedImage, failure
 from crosseai.contract import BoxParameters, ContractError, Finding, ImageFailure, ImageResult, ModelSpec, ServerError
-from crosseai.imaging import Radiograph, box_to_image_px
+from crosseai.imaging import box_to_image_px
 from crosseai.postproc import localize
 
 
@@ -25,11 +25,10 @@ class ExplanationMaps:
 
 @dataclass(frozen=True, slots=True)
 class ScoredImage:
-    """A result with what pictures of it need: where its file lies, pixels, and maps, one entry a finding."""
+    """A result with what pictures of it need: where its file lies, and maps, one entry a finding."""
 
     result: ImageResult
     location: str
-    radiograph: Radiograph | None
     maps: tuple[ExplanationMaps, ...]
 
 
@@ -105,7 +104,7 @@ class Localizer:
             findings=tuple(finding for finding, _ in findings),
             warnings=image.warnings,
         )
-        return ScoredImage(result, image.location, image.radiograph, tuple(maps for _, maps in findings))
+        return ScoredImage(result, image.location, tuple(maps for _, maps in findings))
 
 
 def _is_finite(answer: Answer) -> bool:

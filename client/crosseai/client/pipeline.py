@@ -1,4 +1,4 @@
-"""The stages of a run, side by side: decode, infer, find boxes.
+"""The stages of a run, side by side: decode, infer, find boxes, write what is made of each image.
 
 Each stage is a bounded asynchronous map over the one before it, so that decoding, the server and the box algorithm
 work at the same time and memory does not grow with the number of files. Files go through in groups of fixed size,
@@ -7,13 +7,13 @@ the DICOM decoders and the C++ core release the GIL); inference is asynchronous 
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from crosseai.client.findings import Localizer, Scored
+from crosseai.client.findings import Localizer, Scored, ScoredImage
 from crosseai.client.flow import Stream, batched, map_ordered
 from crosseai.client.inference import Inference
 from crosseai.client.meter import Meter
@@ -53,8 +53,8 @@ class Pipeline:
         Gives the result of a file that was moved; see :func:`crosseai.client.prepare.prepare`.
     reading
         Which radiographs are accepted and how they are shown.
-    keep_radiographs
-        Whether outcomes carry the original pixels.
+    write
+        Writes what is wanted of an image, and returns what became of it; None where nothing is wanted.
     patience_s
         How long a group that is not full waits for the next file, in seconds; None for as long as it takes.
     """
@@ -67,7 +67,7 @@ class Pipeline:
     decoders: asyncio.Semaphore
     earlier: Callable[[str, str], ImageResult | None] = lambda _, __: None
     reading: ReadPolicy = DEFAULT_POLICY
-    keep_radiographs: bool = False
+    write: Callable[[ScoredImage], Awaitable[Scored]] | None = None
     patience_s: float | None = None
 
     async def run(self, files: Stream[ImageFile]) -> Stream[list[Outcome]]:
@@ -89,25 +89,20 @@ class Pipeline:
             return await self.meter.in_thread("decode", self.executor, self._prepared, file)
 
     def _prepared(self, file: ImageFile) -> Prepared:
-        return prepare(
-            file,
-            self.localizer.spec,
-            earlier=self.earlier,
-            reading=self.reading,
-            keep_radiograph=self.keep_radiographs,
-        )
+        return prepare(file, self.localizer.spec, earlier=self.earlier, reading=self.reading)
 
     async def _score(self, group: Sequence[Prepared]) -> list[Outcome]:
         """Outcomes of one group, in its order."""
-        counted = 0
 
         def count(images: int) -> None:
-            nonlocal counted
-            counted += images
             self.meter.done += images
 
         images = [item for item in group if isinstance(item, PreparedImage)]
         count(len(group) - len(images))
         replies = await self.inference.replies(images, count)
         scored = iter(await self.meter.in_thread("boxes", self.executor, self.localizer.results, images, replies))
-        return [next(scored) if isinstance(item, PreparedImage) else item for item in group]
+        outcomes = [next(scored) if isinstance(item, PreparedImage) else item for item in group]
+        return list(await asyncio.gather(*map(self._written, outcomes)))
+
+    async def _written(self, outcome: Outcome) -> Outcome:
+        return await self.write(outcome) if self.write and isinstance(outcome, ScoredImage) else outcome

@@ -31,8 +31,6 @@ class PreparedImage:
         uint8 ``[1,S,S]``.
     warnings
         What deserves a look, as :class:`crosseai.imaging.Radiograph` says it.
-    radiograph
-        The original image, where something is made of it.
     """
 
     path: str
@@ -42,7 +40,6 @@ class PreparedImage:
     width: int
     model_input: npt.NDArray[np.uint8]
     warnings: tuple[str, ...] = ()
-    radiograph: Radiograph | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +67,6 @@ def prepare(
     *,
     earlier: Callable[[str, str], ImageResult | None] = lambda _, __: None,
     reading: ReadPolicy = DEFAULT_POLICY,
-    keep_radiograph: bool = False,
 ) -> Prepared:
     """Read and preprocess one file; what cannot be scored becomes a failure, never an exception.
 
@@ -84,8 +80,6 @@ def prepare(
         Gives the result of a file with this ``image_id`` that is no longer where it was, if it holds for this name.
     reading
         What is accepted and how it is shown.
-    keep_radiograph
-        Whether the original pixels are needed later.
     """
     stage: Stage = "read"
     try:
@@ -99,8 +93,7 @@ def prepare(
             stage = "preprocess"
             model_input = preprocess(radiograph, spec)
         height, width = radiograph.pixels.shape
-        kept = radiograph if keep_radiograph else None
-        return PreparedImage(file.name, file.location, identity, height, width, model_input, radiograph.warnings, kept)
+        return PreparedImage(file.name, file.location, identity, height, width, model_input, radiograph.warnings)
     except InputError as error:
         return failure(file.name, error, stage)
     except Exception as error:
@@ -112,6 +105,30 @@ def prepare(
 def _require_unchanged(file: ImageFile, identity: str) -> None:
     if file.image_id not in (None, identity):
         raise InputError(f"expected the content that was indexed, {file.image_id}, found {identity}: index it again")
+
+
+def read_again(location: str, expected: str, reading: ReadPolicy) -> Radiograph:
+    """The original image of a file that was scored.
+
+    Parameters
+    ----------
+    location
+        Where the file lies.
+    expected
+        Its ``image_id``.
+    reading
+        As for :func:`prepare`.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read any more, or is another one now.
+    """
+    with naming(location):
+        content = read_file(location, reading)
+        if (found := image_id(content)) != expected:
+            raise InputError(f"expected the content that was scored, {expected}, found {found}")
+        return decode_radiograph(content, reading)
 
 
 def failure(path: str, error: Exception, stage: Stage) -> ImageFailure:

@@ -2,20 +2,20 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
 from crosseai.client.explain import ExplainPolicy
-from crosseai.client.findings import Localizer, ScoredImage
-from crosseai.client.flow import Stream, map_ordered
+from crosseai.client.findings import Localizer, Scored, ScoredImage
+from crosseai.client.flow import Stream
 from crosseai.client.inference import Inference
 from crosseai.client.meter import Meter
 from crosseai.client.outputs import Outputs, write_image_outputs
 from crosseai.client.pipeline import Outcome, Pipeline
-from crosseai.client.prepare import MovedImage, failure
+from crosseai.client.prepare import MovedImage, failure, read_again
 from crosseai.client.records.journal import Entry
 from crosseai.client.servers.pool import ServerPool
 from crosseai.client.sources.storage import ImageFile
@@ -75,6 +75,18 @@ class Recipe:
             If something cannot be written.
         """
         served = servers.model
+        model = ModelIdentity(served.spec.name, served.version, served.sha256)
+        writers = asyncio.Semaphore(os.cpu_count() or 1)  # more would wait for each other, and hold their pictures
+
+        async def write(image: ScoredImage) -> Scored:
+            """Write what is wanted of an image; one that it cannot be made for fails."""
+            try:
+                async with writers:
+                    await meter.in_thread("write", executor, self._write, image, model)
+            except InputError as error:
+                return failure(image.result.path, error, "write")
+            return image
+
         pipeline = Pipeline(
             inference=Inference(servers, self.explain, self.batch_size),
             localizer=Localizer(served.spec, served.version, self.boxes),
@@ -84,30 +96,17 @@ class Recipe:
             decoders=decoders,
             earlier=self.earlier,
             reading=self.reading,
-            keep_radiographs=self.outputs.of_images,
+            write=write if self.outputs.of_images else None,
             patience_s=self.patience_s,
         )
-        model = ModelIdentity(served.spec.name, served.version, served.sha256)
-        writers = asyncio.Semaphore(os.cpu_count() or 1)  # more would wait for each other, and hold their pictures
+        async with aclosing(pipeline.run(files)) as groups:
+            async for outcomes in groups:
+                yield list(map(_entry, outcomes))
 
-        async def written(outcome: Outcome) -> Outcome:
-            """Write what is wanted of an image; one that it cannot be made for fails."""
-            if not isinstance(outcome, ScoredImage) or outcome.radiograph is None:
-                return outcome
-            arguments = (outcome, outcome.radiograph, self.folder, self.outputs, self.boxes, model)
-            try:
-                async with writers:
-                    await meter.in_thread("write", executor, write_image_outputs, *arguments)
-            except InputError as error:
-                return failure(outcome.result.path, error, "write")
-            return outcome
-
-        async def entries_of(group: Sequence[Outcome]) -> list[Entry]:
-            return [_entry(outcome) for outcome in await asyncio.gather(*map(written, group))]
-
-        async with aclosing(map_ordered(entries_of, pipeline.run(files), limit=1)) as groups:
-            async for entries in groups:
-                yield entries
+    def _write(self, image: ScoredImage, model: ModelIdentity) -> None:
+        """The file is read again: to hold the pixels of all groups under way would take gigabytes."""
+        radiograph = read_again(image.location, image.result.image_id, self.reading)
+        write_image_outputs(image, radiograph, self.folder, self.outputs, self.boxes, model)
 
 
 def _entry(outcome: Outcome) -> Entry:
