@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from crosseai.client.findings import ExplanationMaps, ScoredImage
-from crosseai.client.records.manifest import write_manifest
+from crosseai.client.records.manifest import this_run, write_manifest
 from crosseai.client.records.tables import write_tables
 from crosseai.contract import BoxParameters, Finding, ImageFailure, ImageResult, ModelIdentity, ModelSpec
 from crosseai.imaging import Radiograph, box_to_image_px
@@ -39,8 +40,8 @@ def write_run(
         "explain": "positive",
         "boxes": asdict(parameters),
     }
-    times = {"started": "2026-01-01T00:00:00+00:00", "seconds": 12.5, "files_this_run": len(results) + len(failures)}
-    write_manifest(folder, status="complete", configuration=configuration, counts=asdict(counts), times=times)
+    runs = [this_run(datetime(2026, 1, 1, tzinfo=UTC), 12.5, len(results) + len(failures))]
+    write_manifest(folder, status="complete", configuration=configuration, counts=asdict(counts), runs=runs)
     return folder
 
 

@@ -220,6 +220,7 @@ def test_a_second_run_continues_and_a_changed_one_is_refused(server: str, phanto
     assert summary.scored_now == 1
     assert rows(output)[:-1] == before
     assert_alike(rows(output)[-1], before[0] | {"path": "zz_new.png"})
+    assert score_directory(images, output, server=server, explain="none").scored_now == 0
     with pytest.raises(InputError, match="explain: 'none' -> 'all'"):
         score_directory(images, output, server=server, explain="all")
     with pytest.raises(InputError, match=r"boxes\.t"):
@@ -227,6 +228,7 @@ def test_a_second_run_continues_and_a_changed_one_is_refused(server: str, phanto
     manifest = json.loads((output / "manifest.json").read_text())
     assert manifest["status"] == "complete"
     assert manifest["counts"]["scored"] == 13
+    assert [run["files"] for run in manifest["runs"]] == [12, 1]  # not the one that found nothing to do
     assert len(manifest["configuration"]["model_sha256"]) == 64
 
 

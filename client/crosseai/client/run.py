@@ -14,7 +14,7 @@ from crosseai.client.flow import Stream
 from crosseai.client.meter import Meter
 from crosseai.client.outputs import Outputs, write_documents
 from crosseai.client.records.journal import Entry, Journal
-from crosseai.client.records.manifest import write_manifest
+from crosseai.client.records.manifest import read_history, this_run, write_manifest
 from crosseai.client.records.tables import TableCounts, write_tables
 from crosseai.client.report import write_report
 from crosseai.client.servers.pool import ServerPool
@@ -150,6 +150,7 @@ class Run:
         self._progress = progress
         self._knobs = knobs
         self._endless = endless
+        self._earlier_counts, self._earlier_runs = read_history(output)
         self._started = datetime.now(UTC)
         self._clock = time.monotonic()
         self._scored_now = 0
@@ -160,7 +161,7 @@ class Run:
     async def execute(self, groups: Stream[list[Entry]]) -> RunSummary:
         """Record groups of outcomes; the tables are written even when the run is cut short."""
         before = await self._servers.statistics()
-        self._write_manifest("running", {})
+        self._write_manifest("running", self._earlier_counts)
         status = "partial"
         helping = [self._report(), tune(self._knobs, self._meter)]
         if self._endless:
@@ -242,13 +243,12 @@ class Run:
             )
             return counts
 
-    def _write_manifest(self, status: str, counts: dict[str, Any]) -> None:
-        times = {
-            "started": self._started.isoformat(timespec="seconds"),
-            "seconds": round(time.monotonic() - self._clock, 3),
-            "files_this_run": self._scored_now,
-        }
-        write_manifest(self._output, status=status, configuration=self._configuration, counts=counts, times=times)
+    def _write_manifest(self, status: str, counts: Mapping[str, Any]) -> None:
+        """A run that put nothing into the folder leaves no trace in its history."""
+        runs = list(self._earlier_runs)
+        if status == "running" or self._scored_now or not runs:
+            runs.append(this_run(self._started, time.monotonic() - self._clock, self._scored_now))
+        write_manifest(self._output, status=status, configuration=self._configuration, counts=counts, runs=runs)
 
     def _stage_seconds(
         self, before: Mapping[str, ServerStatistics], after: Mapping[str, ServerStatistics]

@@ -2,6 +2,7 @@ import json
 import os
 import random
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow.csv as pa_csv
@@ -11,7 +12,7 @@ import pytest
 from crosseai.client.records import journal as journal_module
 from crosseai.client.records.files import atomic_path
 from crosseai.client.records.journal import Entry, Journal
-from crosseai.client.records.manifest import check_same_configuration, write_manifest
+from crosseai.client.records.manifest import check_same_configuration, read_history, this_run, write_manifest
 from crosseai.client.records.tables import write_tables
 from crosseai.client.sources.names import NameSet
 from crosseai.client.sources.source import Directory
@@ -30,6 +31,7 @@ from crosseai.contract import (
 
 SPEC = ModelSpec(classes=("Mass", "Nodule"))
 MODEL = ModelIdentity("crosseai", "3", "ab" * 32)
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 FAILED = ImageFailure("b\n.dcm", "UnreadableImageError", "expected a radiograph", "read")
 
 
@@ -206,10 +208,19 @@ def test_a_full_disk_is_an_output_error(tmp_path: Path, monkeypatch: pytest.Monk
     assert list(Journal(tmp_path).shards()) == [[FAILED]]
 
 
+def test_manifest_adds_runs_up(tmp_path: Path) -> None:
+    assert read_history(tmp_path) == ({}, [])
+    runs = [this_run(NOON, 1.5, 2), this_run(NOON + timedelta(days=1), 2.25, 3)]
+    write_manifest(tmp_path, status="partial", configuration={}, counts={"scored": 5}, runs=runs)
+    times = json.loads((tmp_path / "manifest.json").read_text())["times"]
+    assert times == {"started": NOON.isoformat(), "seconds": 3.75}
+    assert read_history(tmp_path) == ({"scored": 5}, runs)
+
+
 def test_manifest_tells_what_changed(tmp_path: Path) -> None:
     configuration = {"spec": {"classes": ("Mass",)}, "explain": "all"}
     check_same_configuration(tmp_path, configuration)
-    write_manifest(tmp_path, status="complete", configuration=configuration, counts={}, times={})
+    write_manifest(tmp_path, status="complete", configuration=configuration, counts={}, runs=[this_run(NOON, 1, 2)])
     check_same_configuration(tmp_path, configuration)
     with pytest.raises(InputError, match=r"explain: 'all' -> 'none'") as refusal:
         check_same_configuration(tmp_path, configuration | {"explain": "none"})

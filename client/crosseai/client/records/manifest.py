@@ -2,7 +2,8 @@
 
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,42 @@ def check_same_configuration(folder: Path, configuration: Mapping[str, Any]) -> 
         )
 
 
+def this_run(started: datetime, seconds: float, files: int) -> dict[str, Any]:
+    """What the manifest says of one run: when and how long, what it scored or failed, and what with."""
+    return {
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": round(seconds, 3),
+        "files": files,
+        "software": {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            **{name: version(name) for name in PACKAGES},
+        },
+    }
+
+
 def write_manifest(
-    folder: Path, *, status: str, configuration: Mapping[str, Any], counts: Mapping[str, Any], times: Mapping[str, Any]
+    folder: Path,
+    *,
+    status: str,
+    configuration: Mapping[str, Any],
+    counts: Mapping[str, Any],
+    runs: Sequence[Mapping[str, Any]],
 ) -> None:
     """Write the manifest.
+
+    Parameters
+    ----------
+    folder
+        The output.
+    status
+        ``running``, ``partial`` or ``complete``.
+    configuration
+        What the results depend on.
+    counts
+        Contents of the tables.
+    runs
+        What :func:`this_run` says of each run that put something into the folder, the first one first.
 
     Raises
     ------
@@ -55,15 +88,25 @@ def write_manifest(
         "configuration": configuration,
         "schema_version": SCHEMA_VERSION,
         "counts": counts,
-        "times": times,
-        "software": {
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            **{name: version(name) for name in PACKAGES},
-        },
+        "times": {"started": runs[0]["started"], "seconds": round(sum(run["seconds"] for run in runs), 3)},
+        "runs": runs,
     }
     with atomic_path(folder / MANIFEST) as partial:
         partial.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def read_history(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Counts and runs of a folder's manifest; nothing where there is none.
+
+    Raises
+    ------
+    InputError
+        If it is not the manifest of a run.
+    """
+    if not (folder / MANIFEST).exists():
+        return {}, []
+    manifest = _read(folder)
+    return dict(manifest["counts"]), list(manifest["runs"])
 
 
 def read_configuration(folder: Path) -> dict[str, Any]:
@@ -74,11 +117,19 @@ def read_configuration(folder: Path) -> dict[str, Any]:
     InputError
         If the folder has no manifest of a run.
     """
+    return dict(_read(folder)["configuration"])
+
+
+def _read(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["configuration"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        missing = {"configuration", "counts", "runs"} - manifest.keys()
+    except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: expected the manifest of a run: {error}") from error
+    if missing:
+        raise InputError(f"{path}: expected the manifest of a run, found no {' or '.join(sorted(missing))}")
+    return dict(manifest)
 
 
 def _flattened(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,27 +1,27 @@
 // What the run found as a whole.
 
 function showSummary() {
-  const { model, times, parameters, failures, diseases, images } = report;
+  const { model, runs, parameters, failures, diseases, images } = report;
   const scored = images.id.length, positives = images.positive.filter((bits) => bits > 0).length;
   byId("model").append(`${model.model}, version ${model.model_version} · preset ${parameters.preset}`);
   byId("notice").append(report.notice);
   byId("viewer-notice").append(`${report.notice} Model version ${model.model_version}.`);
-  const rate = times.seconds > 0 ? times.files_this_run / times.seconds : 0;
+  const last = runs.at(-1), rate = last.seconds > 0 ? last.files / last.seconds : 0;
   showPairs(byId("figures"), [
     ["Images scored", scored.toLocaleString("en"), report.status === "complete" ? "" : `run is ${report.status}`],
     ["With a positive disease", positives.toLocaleString("en"), scored ? percent(positives / scored) : ""],
     ["Boxes", report.boxes.length.toLocaleString("en"), `explained: ${baseName(model.explain)}`],
     ["Failed", failures.length.toLocaleString("en"), failures.length ? "see below" : "none"],
-    ["Throughput", rate.toFixed(1), `files a second, ${times.seconds.toFixed(1)} s in the last run`],
+    ["Throughput", rate.toFixed(1), `files a second, ${last.seconds.toFixed(1)} s in the last run`],
   ]);
   byId("diseases").append(...diseases.map(diseaseCard));
   if (failures.length) showFailures();
   if (images.warnings.length) showWarnings();
   const settings = Object.entries(parameters).map(([name, value]) => `${name} = ${value}`).join(", ");
-  const software = Object.entries(report.software).map(([name, version]) => `${name} ${version}`).join(", ");
+  const software = Object.entries(last.software).map(([name, version]) => `${name} ${version}`).join(", ");
   showPairs(byId("provenance").querySelector("dl"), [
     ["Model", `${model.model}, version ${model.model_version}`], ["SHA-256 of the model", model.model_sha256],
-    ["Started", times.started], ["Boxes", settings], ["Software", software],
+    ["Started", runs[0].started], ["Boxes", settings], ["Software", software],
   ]);
 }
 
