@@ -1,10 +1,9 @@
 """Heat maps and gradient maps of boxed radiographs, by eager PyTorch, for the other benchmarks.
 
 A classifier is trained on phantoms of its own, once (a quarter of an hour on two cores); everything is kept in
-``build/benchmarks``. It is not the demo's, which suits two minutes and localises badly. How many boxes of validation
-phantoms held the peak of their heat map and of their gradient map: 14 % (heat map) with the demo's; at 224 px, 2000
-phantoms and 15 epochs 21 % and 11 %; the same without triplet attention 47 % and 44 %; with 22 epochs, which this one
-has, 42 % and 53 %, and the best mean IoU of all.
+``build/benchmarks``. It is not the demo's, which suits two minutes. How many boxes of validation phantoms held the peak
+of their heat map and of their gradient map: at 224 px, 2000 phantoms and 15 epochs 21 % and 11 % with triplet
+attention, 47 % and 44 % without; with 22 epochs, which this one has, 42 % and 53 %, and the best mean IoU of all.
 """
 
 import importlib.util
@@ -50,7 +49,7 @@ PHANTOM_SEEDS = {"training": 1, "validation": 101, "test": 20261121}
 
 def classifier_settings() -> FitConfig:
     """How the phantoms' classifier is trained."""
-    return replace(FitConfig.load("phantoms"), triplet_attention=False, input_size=224, epochs=22)
+    return replace(FitConfig.load("phantoms"), input_size=224, epochs=22)
 
 
 def phantom_explanations(part: str) -> Explanations:

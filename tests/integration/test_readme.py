@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from click import Context
 
-SMALLER = {"--count 1000": "--count 40", "--count 60": "--count 10", "fit ": "fit --epochs 1 "}
-"""The step-by-step commands run on less data; the demo runs them on all of it."""
+SMALLER = {"--count 1000": "--count 40", "--count 60": "--count 10", "fit ": "fit --epochs 1 --seed 1 "}
+"""The step-by-step commands run on less data; the demo runs them on all of it. Seed 0 then leaves a ReLU so near to zero
+that float32 decides on its gradient, and the export refuses such a graph."""
 
 
 def readme_commands(repository: Path) -> list[str]:
@@ -67,7 +68,7 @@ STEPS = (
     "crosseai-train phantoms --output phantoms --count 1000 --seed 1",
     "crosseai-train phantoms --output unseen --count 60 --seed 2",
     "crosseai-train fit --data phantoms --output trained",
-    "crosseai-export onnx --model trained/checkpoint --output model",
+    "crosseai-export onnx --model trained/checkpoint --layer layer3 --output model",
     "crosseai-client run unseen/images --output scored --explain unseen/BBox_List_2017.csv --write overlay,panel",
     "crosseai-client evaluate scored --boxes unseen/BBox_List_2017.csv",
 )
@@ -77,7 +78,9 @@ STEPS = (
 def test_the_demo(repository: Path, tmp_path: Path) -> None:
     demo = repository / "build" / "demo"
     said = run("make demo", repository)
-    assert "Mean" in said, "the IoU table"
+    # Three seeds gave 0.92 to 0.93 and 0.27 to 0.29; one constant box has an IoU of 0.15.
+    assert float(re.findall(r"^  mean +([\d.]+)", said, flags=re.MULTILINE)[-1]) > 0.88, "AUC on unseen phantoms"
+    assert float(re.findall(r"Mean\W+\d+\W+([\d.]+)", said)[-1]) > 0.22, "IoU"
     predictions = pq.read_table(demo / "predictions.parquet")
     boxes = pq.read_table(demo / "boxes.parquet")
     assert predictions.num_rows == 60

@@ -22,7 +22,7 @@ from tests.nih_layout import write_data_set
 
 FIT = (
     *("--config", "phantoms", "--width", "4", "--input-size", "32", "--epochs", "2"),
-    *("--batch-size", "16", "--seed", "3"),
+    *("--triplet-attention", "--batch-size", "16", "--seed", "3"),
 )
 
 

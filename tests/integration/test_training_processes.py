@@ -1,4 +1,4 @@
-"""Training by two processes, and training that is killed."""
+"""Training by two processes, of torchrun and of Ray, and training that is killed."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from tests.nih_layout import write_data_set
 TRAIN = (sys.executable, "-c", "from crosseai.training.cli import main; main()")
 FIT = (
     *("--config", "phantoms", "--width", "4", "--input-size", "32", "--epochs", "5"),
-    *("--cross-entropy-weight", "0.8", "--seed", "3"),
+    *("--triplet-attention", "--cross-entropy-weight", "0.8", "--seed", "3"),
 )
 
 
@@ -71,15 +71,38 @@ def test_two_processes_compute_what_one_does(repository: Path, tmp_path: Path) -
         )
 
 
-def test_two_processes_train_and_record_one_run(repository: Path, data: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    torchrun(repository, "--no-python", *TRAIN, "fit", "--data", str(data), *FIT, "--output", str(output))
+@pytest.fixture(scope="module")
+def trained_by_two(repository: Path, data: Path, workplace: Path) -> Path:
+    """What two processes of torchrun leave."""
+    output = workplace / "two"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(workplace)
+        torchrun(repository, "--no-python", *TRAIN, "fit", "--data", str(data), *FIT, "--output", str(output))
+    return output
+
+
+def test_two_processes_train_and_record_one_run(trained_by_two: Path) -> None:
+    output = trained_by_two
     _, spec = load_checkpoint(output / "checkpoint")
     client = MlflowClient(tracking_uri())
     runs = client.search_runs([client.get_experiment_by_name("crosseai").experiment_id])
     assert [run.info.status for run in runs if run.info.start_time >= runs[0].info.start_time] == ["FINISHED"]
     assert (output / "run").read_text().strip() == f"runs:/{runs[0].info.run_id}"
     assert spec.weights_sha256
+
+
+def test_two_workers_of_ray_train_what_two_processes_do(data: Path, trained_by_two: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray.train")
+    options = ("--engine", "ray", "--workers", "2", "--output", str(tmp_path))
+    command = [*TRAIN, "fit", "--data", str(data), *FIT, *options]
+    finished = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.splitlines()[-1] == (tmp_path / "run").read_text().strip()
+    assert "epoch   5" in finished.stderr
+    metrics = [json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path, trained_by_two)]
+    assert metrics[0] == metrics[1]
+    specs = [load_checkpoint(folder / "checkpoint")[1] for folder in (tmp_path, trained_by_two)]
+    assert specs[0] == specs[1], "SHA-256 of weights"
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(data: Path, tmp_path: Path) -> None:
@@ -114,6 +137,8 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(data: Path, tmp_path: P
     ("arguments", "message"),
     [
         (["--resume"], "--resume needs the --output"),
+        (["--engine", "ray"], "--engine ray needs --workers"),
+        (["--workers", "2"], "need --engine ray"),
         (["--resume", "--output", "new"], "expected a run to resume"),
         (["--config", "absent.toml"], "expected one of"),
         (["--epochs", "0"], "expected epochs >= 1"),
