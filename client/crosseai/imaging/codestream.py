@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 import imagecodecs
 import numpy as np
 import numpy.typing as npt
+import simplejpeg
 from pydicom import uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
@@ -14,6 +15,10 @@ from crosseai.contract import UnreadableImageError
 from crosseai.imaging.headers import ImageHeader, jpeg2000_header, jpeg_header
 
 Decoder: TypeAlias = Callable[[bytes, Dataset], npt.NDArray[Any]]
+
+_END_OF_IMAGE = b"\xff\xd9"
+_FILLER = bytes(range(1, 255))
+"""Bytes that are no marker, and bits of every kind."""
 
 
 def decode_pixel_data(dataset: Dataset) -> npt.NDArray[Any]:
@@ -64,20 +69,31 @@ def _rle(frame: bytes, dataset: Dataset) -> npt.NDArray[Any]:
 
 
 def _jpeg(frame: bytes, dataset: Dataset) -> npt.NDArray[Any]:
-    _require_whole_jpeg(frame, dataset)
-    return imagecodecs.jpeg8_decode(frame)
+    """JPEG of 8 bits by a decoder that raises where libjpeg warns; none that does decodes more bits."""
+    pixels: npt.NDArray[Any]
+    if _whole_jpeg_header(frame, dataset).bits == 8:
+        pixels = simplejpeg.decode_jpeg(frame, "GRAY")[:, :, 0]
+        return pixels
+    pixels = imagecodecs.jpeg8_decode(frame)
+    # Where the coded pixels end too early, the missing ones are made up from whatever stands before the end.
+    end = frame.rfind(_END_OF_IMAGE)
+    if not np.array_equal(pixels, imagecodecs.jpeg8_decode(frame[:end] + _FILLER + frame[end:])):
+        raise UnreadableImageError("DICOM: expected a whole JPEG image, found one that ends too early")
+    return pixels
 
 
 def _jpeg_ls(frame: bytes, dataset: Dataset) -> npt.NDArray[Any]:
-    _require_whole_jpeg(frame, dataset)
+    _whole_jpeg_header(frame, dataset)
     return imagecodecs.jpegls_decode(frame)
 
 
-def _require_whole_jpeg(frame: bytes, dataset: Dataset) -> None:
-    """Refuse a truncated frame, which one decoder would fill up with gray and the other search for seconds."""
-    _require_size(jpeg_header(frame), dataset)
-    if frame.rfind(b"\xff\xd9") < 0:
+def _whole_jpeg_header(frame: bytes, dataset: Dataset) -> ImageHeader:
+    """Header of a frame that has an end: without, one decoder would fill it up with gray, another search for long."""
+    header = jpeg_header(frame)
+    _require_size(header, dataset)
+    if frame.rfind(_END_OF_IMAGE) < 0:
         raise UnreadableImageError("DICOM: expected the end of the JPEG image, found none: the frame is truncated")
+    return header
 
 
 def _jpeg_2000(frame: bytes, dataset: Dataset) -> npt.NDArray[Any]:

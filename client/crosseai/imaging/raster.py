@@ -1,9 +1,11 @@
 """PNG and JPEG to radiograph."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
+import numpy.typing as npt
+import simplejpeg
 
 from crosseai.contract import UnreadableImageError, UnsupportedImageError
 from crosseai.imaging.headers import ImageHeader, jpeg_header, png_header
@@ -33,7 +35,7 @@ def decode_jpeg(content: bytes, policy: ReadPolicy = DEFAULT_POLICY) -> Radiogra
     Raises
     ------
     UnreadableImageError
-        If the file is truncated or corrupt.
+        If the file is truncated or its decoder warns of damage.
     UnsupportedImageError
         If it is CMYK, not of 8 bits, too large or blank.
     """
@@ -52,13 +54,24 @@ def _decode(
     if not 0 < header.width * header.height <= policy.max_pixels:
         raise UnsupportedImageError(f"{name}: expected 1 to {policy.max_pixels} pixels, found {size}")
     try:
-        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
-    except cv2.error as error:
-        raise UnreadableImageError(f"{name}: the pixel data cannot be decoded") from error
-    if pixels is None:
-        raise UnreadableImageError(f"{name}: the pixel data is truncated or corrupt")
+        pixels = _decode_strictly(content) if source_format == "jpeg" else _decode_upright(content)
+    except (cv2.error, ValueError) as error:
+        raise UnreadableImageError(f"{name}: the pixel data is truncated or corrupt") from error
     darkest, brightest = float(pixels.min()), float(pixels.max())
     if darkest == brightest:
         raise UnsupportedImageError(f"{name}: expected an image, found {size} pixels of one value")
     display_range = (0.0, 255.0) if pixels.dtype == np.uint8 else (darkest, brightest)
     return Radiograph(pixels, display_range, RadiographMetadata(source_format, header.bits))
+
+
+def _decode_strictly(content: bytes) -> npt.NDArray[np.uint8]:
+    """JPEG to gray; ValueError where libjpeg only warns, which OpenCV ignores, and fills missing rows with gray."""
+    pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(content, "GRAY")[:, :, 0]
+    return _decode_upright(content) if b"Exif\0\0" in content else pixels  # the same pixels, turned
+
+
+def _decode_upright(content: bytes) -> npt.NDArray[Any]:
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
+    if pixels is None:
+        raise ValueError("OpenCV gives no reason")
+    return pixels

@@ -204,6 +204,17 @@ def test_a_truncated_frame_is_unreadable(
 
 
 @pytest.mark.parametrize("syntax", COMPRESSED, ids=lambda syntax: uid.UID(syntax).keyword)
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
+def test_a_cut_frame_that_has_an_end_is_unreadable(
+    make_dicom: MakeDicom, gradient: npt.NDArray[np.uint16], syntax: str, share: float
+) -> None:
+    noisy = gradient + np.random.default_rng(0).integers(-40, 40, gradient.shape)
+    frame = ENCODERS[syntax](noisy.clip(0, 4095).astype(np.uint16))
+    with pytest.raises(UnreadableImageError):
+        decode_radiograph(compressed(make_dicom, gradient, syntax, frame[: int(share * len(frame))] + b"\xff\xd9"))
+
+
+@pytest.mark.parametrize("syntax", COMPRESSED, ids=lambda syntax: uid.UID(syntax).keyword)
 def test_a_broken_frame_never_crashes(
     make_dicom: MakeDicom, gradient: npt.NDArray[np.uint16], syntax: str, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -127,6 +127,33 @@ def test_a_truncated_file_is_never_half_an_image(content: bytes, share: float) -
         decode_radiograph(content[: int(share * len(content))])
 
 
+SMOOTH = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (90, 130, 3), dtype=np.uint8), (0, 0), 3)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("quality", [30, 75, 100])
+@pytest.mark.parametrize("pixels", [SMOOTH[:, :, 0], SMOOTH], ids=["gray", "colour"])
+def test_jpeg_has_the_pixels_of_opencv(
+    pixels: npt.NDArray[np.uint8], quality: int, subsampling: int, progressive: bool
+) -> None:
+    content = saved(Image.fromarray(pixels), "JPEG", quality=quality, subsampling=subsampling, progressive=progressive)
+    expected = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
+    np.testing.assert_array_equal(decode_radiograph(content).pixels, expected)
+
+
+@pytest.mark.parametrize("exif", [False, True])
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
+def test_a_cut_jpeg_that_has_an_end_is_unreadable(share: float, progressive: bool, exif: bool) -> None:
+    orientation = Image.Exif()
+    orientation[0x0112] = 6
+    options = {"exif": orientation} if exif else {}
+    content = saved(Image.fromarray(SMOOTH), "JPEG", progressive=progressive, **options)
+    with pytest.raises(UnreadableImageError, match="truncated or corrupt"):
+        decode_radiograph(content[: int(share * len(content))] + b"\xff\xd9")
+
+
 def test_a_corrupt_png_is_unreadable() -> None:
     content = bytearray(png(RAMP))
     content[len(content) // 2] ^= 0xFF
