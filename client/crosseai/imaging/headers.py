@@ -1,6 +1,7 @@
-"""Size and depth of an encoded image, read from its header before anything is decoded."""
+"""Size and depth of an encoded image, and whether it is whole, before anything is decoded."""
 
 import struct
+import zlib
 from typing import NamedTuple
 
 from crosseai.contract import UnreadableImageError
@@ -33,6 +34,23 @@ def png_header(content: bytes) -> ImageHeader:
         raise UnreadableImageError("PNG: expected an IHDR chunk after the signature, found none")
     width, height, bits, colour = struct.unpack_from(">IIBB", content, 16)
     return ImageHeader(bits, height, width, {2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 1))
+
+
+def require_whole_png(content: bytes) -> None:
+    """Check that all chunks are there, up to IEND, with the right checksums (PNG specification, section 5).
+
+    Raises
+    ------
+    UnreadableImageError
+        If the file is truncated or corrupt.
+    """
+    chunks, position, kind = memoryview(content), len(PNG_SIGNATURE), b""
+    while kind != b"IEND":
+        end = position + 12 + int.from_bytes(chunks[position : position + 4], "big")
+        kind = bytes(chunks[position + 4 : position + 8])
+        if zlib.crc32(chunks[position + 4 : end - 4]).to_bytes(4, "big") != chunks[end - 4 : end]:
+            raise UnreadableImageError("PNG: the pixel data is truncated or corrupt")
+        position = end
 
 
 def jpeg_header(content: bytes) -> ImageHeader:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import simplejpeg
 
 from crosseai.contract import UnreadableImageError, UnsupportedImageError
-from crosseai.imaging.headers import ImageHeader, jpeg_header, png_header
+from crosseai.imaging.headers import ImageHeader, jpeg_header, png_header, require_whole_png
 from crosseai.imaging.policy import DEFAULT_POLICY, ReadPolicy
 from crosseai.imaging.radiograph import Radiograph, RadiographMetadata
 
@@ -54,7 +54,7 @@ def _decode(
     if not 0 < header.width * header.height <= policy.max_pixels:
         raise UnsupportedImageError(f"{name}: expected 1 to {policy.max_pixels} pixels, found {size}")
     try:
-        pixels = _decode_strictly(content) if source_format == "jpeg" else _decode_upright(content)
+        pixels = _DECODERS[source_format](content)
     except (cv2.error, ValueError) as error:
         raise UnreadableImageError(f"{name}: the pixel data is truncated or corrupt") from error
     darkest, brightest = float(pixels.min()), float(pixels.max())
@@ -64,14 +64,23 @@ def _decode(
     return Radiograph(pixels, display_range, RadiographMetadata(source_format, header.bits))
 
 
-def _decode_strictly(content: bytes) -> npt.NDArray[np.uint8]:
+def _png_pixels(content: bytes) -> npt.NDArray[Any]:
+    """PNG to gray; OpenCV would write to standard error what it finds damaged."""
+    require_whole_png(content)
+    return _upright(content)
+
+
+def _jpeg_pixels(content: bytes) -> npt.NDArray[Any]:
     """JPEG to gray; ValueError where libjpeg only warns, which OpenCV ignores, and fills missing rows with gray."""
-    pixels: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(content, "GRAY")[:, :, 0]
-    return _decode_upright(content) if b"Exif\0\0" in content else pixels  # the same pixels, turned
+    pixels: npt.NDArray[Any] = simplejpeg.decode_jpeg(content, "GRAY")[:, :, 0]
+    return _upright(content) if b"Exif\0\0" in content else pixels  # the same pixels, turned
 
 
-def _decode_upright(content: bytes) -> npt.NDArray[Any]:
+def _upright(content: bytes) -> npt.NDArray[Any]:
     pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
     if pixels is None:
         raise ValueError("OpenCV gives no reason")
     return pixels
+
+
+_DECODERS = {"png": _png_pixels, "jpeg": _jpeg_pixels}

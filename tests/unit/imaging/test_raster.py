@@ -120,11 +120,14 @@ def test_cmyk_jpeg_is_refused() -> None:
         decode_radiograph(saved(Image.fromarray(RGB).convert("CMYK"), "JPEG"))
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
 @pytest.mark.parametrize("content", [png(RAMP), saved(Image.fromarray(GRAY), "JPEG")], ids=["png", "jpeg"])
-def test_a_truncated_file_is_never_half_an_image(content: bytes, share: float) -> None:
+def test_a_truncated_file_is_never_half_an_image(
+    content: bytes, share: float, capfd: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(UnreadableImageError):
         decode_radiograph(content[: int(share * len(content))])
+    assert capfd.readouterr() == ("", ""), "an error names its file, a decoder does not"
 
 
 SMOOTH = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (90, 130, 3), dtype=np.uint8), (0, 0), 3)
@@ -154,11 +157,12 @@ def test_a_cut_jpeg_that_has_an_end_is_unreadable(share: float, progressive: boo
         decode_radiograph(content[: int(share * len(content))] + b"\xff\xd9")
 
 
-def test_a_corrupt_png_is_unreadable() -> None:
+def test_a_corrupt_png_is_unreadable(capfd: pytest.CaptureFixture[str]) -> None:
     content = bytearray(png(RAMP))
     content[len(content) // 2] ^= 0xFF
     with pytest.raises(UnreadableImageError, match="truncated or corrupt"):
         decode_radiograph(bytes(content))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_bomb_is_refused_by_its_header() -> None:
