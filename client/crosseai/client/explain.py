@@ -35,6 +35,20 @@ class ExplainByProbability:
 ExplainPolicy: TypeAlias = ExplainByName | ExplainByProbability
 
 
+def check_explain(text: str) -> None:
+    """Refuse what no model would take, before there is one.
+
+    Raises
+    ------
+    InputError
+        If :func:`parse_explain` would refuse the text whatever the model.
+    """
+    digits = text.removeprefix("top:")
+    is_top = digits != text and digits.isdecimal() and int(digits) > 0
+    if not (is_top or text in ("positive", "all", "none") or text.endswith(".csv")):
+        raise InputError(f"--explain {text}: expected positive, top:K, all, none or a file named *.csv")
+
+
 def parse_explain(text: str, spec: ModelSpec) -> ExplainPolicy:
     """Read the value of ``--explain``.
 
@@ -51,6 +65,7 @@ def parse_explain(text: str, spec: ModelSpec) -> ExplainPolicy:
     InputError
         If the text is none of these.
     """
+    check_explain(text)
     count = len(spec.classes)
     if text == "positive":
         return ExplainByProbability(lambda probabilities: tuple(np.flatnonzero(spec.positive(probabilities)).tolist()))
@@ -59,14 +74,12 @@ def parse_explain(text: str, spec: ModelSpec) -> ExplainPolicy:
     if text == "none":
         return ExplainByName(lambda _: ())
     if text.startswith("top:"):
-        digits = text.removeprefix("top:")
-        if not digits.isdecimal() or not 1 <= int(digits) <= count:
+        chosen = int(text.removeprefix("top:"))
+        if chosen > count:
             raise InputError(f"--explain {text}: expected top:K with K from 1 to {count}")
-        return ExplainByName(lambda _: (-1,) * int(digits))
-    if text.endswith(".csv"):
-        labels = read_labels(Path(text), spec.classes)
-        return ExplainByName(lambda name: labels.get(image_name(name), ()))
-    raise InputError(f"--explain {text}: expected positive, top:K, all, none or a file named *.csv")
+        return ExplainByName(lambda _: (-1,) * chosen)
+    labels = read_labels(Path(text), spec.classes)
+    return ExplainByName(lambda name: labels.get(image_name(name), ()))
 
 
 def explained_alike(policy: ExplainPolicy, one: str, other: str) -> bool:
@@ -98,9 +111,10 @@ def read_labels(path: Path, classes: Sequence[str]) -> dict[str, Targets]:
     Raises
     ------
     InputError
-        If the file cannot be read, or a column is missing.
+        If the file cannot be read, a column is missing, or the model knows none of the diseases.
     """
     labels: dict[str, set[int]] = {}
+    unknown: set[str] = set()
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -114,15 +128,14 @@ def read_labels(path: Path, classes: Sequence[str]) -> dict[str, Targets]:
             for row in reader:
                 known = labels.setdefault(image_name(row["Image Index"]), set())
                 for label in (row[label_column] or "").split("|"):
-                    if label != NO_FINDING:
-                        known.update(_known_class(label, classes))
+                    if label == NO_FINDING:
+                        continue
+                    try:
+                        known.add(class_index(label, classes))
+                    except InputError:
+                        unknown.add(label)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as a CSV file: {error}") from error
+    if unknown and not any(labels.values()):
+        raise InputError(f"{path}: expected {', '.join(classes)}; found only {', '.join(sorted(unknown)[:5])}")
     return {name: tuple(sorted(known)) for name, known in labels.items()}
-
-
-def _known_class(label: str, classes: Sequence[str]) -> tuple[int, ...]:
-    try:
-        return (class_index(label, classes),)
-    except InputError:
-        return ()

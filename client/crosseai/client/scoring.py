@@ -8,7 +8,7 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 from crosseai.client.cluster.engine import ray_cluster
-from crosseai.client.explain import labels_digest
+from crosseai.client.explain import check_explain, labels_digest
 from crosseai.client.job import CORES, IN_FLIGHT, Engine, Job
 from crosseai.client.meter import Meter
 from crosseai.client.outputs import parse_outputs
@@ -68,7 +68,7 @@ def score_directory(
         Model for the embedded server: ``models:/NAME@ALIAS``, ``models:/NAME/VERSION`` or a folder; None for the
         registry's champion, or its newest version.
     model_version
-        Version to ask of ``server``; None for the newest it has loaded.
+        Version to ask of ``server``; None for its champion, or the newest it has loaded.
     explain
         Which diseases get boxes: ``positive``, ``top:K``, ``all``, ``none``, or a CSV file of labels.
     preset
@@ -123,14 +123,18 @@ def score_directory(
     for name, value in (("batch_size", batch_size), ("in_flight", in_flight), ("decoders", decoders)):
         if value is not None and value < 1:
             raise InputError(f"{name}: expected at least 1, found {value}")
-    if timeout_s <= 0 or wait_s < 0:
+    if not (timeout_s > 0 and wait_s >= 0):  # neither holds for NaN
         raise InputError(f"expected timeout_s > 0 and wait_s >= 0, found {timeout_s:g} and {wait_s:g}")
     if server is not None and model is not None:
         raise InputError("expected server or model, found both: model is for the embedded server (see model_version)")
+    if server is None and model_version is not None:
+        raise InputError("model_version: expected server with it; for the embedded one the version is a part of model")
     if engine == "local" and ray_address is not None:
         raise InputError(f"ray_address {ray_address}: expected the engine 'ray' with it, found 'local'")
     if ray_address is not None and server is None:
         raise InputError("expected server with ray_address: no cluster reaches an embedded one")
+    check_explain(explain)
+    credentials.check()
     source = open_source(directory, Path(output))
     if watch is not None and not (isinstance(source, Directory) and engine == "local"):
         raise InputError("watch: expected a directory and the engine 'local'")

@@ -45,3 +45,6 @@ def test_refused_files(tmp_path: Path) -> None:
     file.write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match=r"Image Index.*found a, b"):
         parse_explain(str(file), SPEC)
+    file.write_text("Image Index,Finding Labels\na.png,Hernia\n")
+    with pytest.raises(InputError, match=r"expected Atelectasis, .*; found only Hernia"):
+        parse_explain(str(file), SPEC)

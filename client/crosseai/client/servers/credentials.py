@@ -39,6 +39,11 @@ class Credentials:
         """Metadata of every call."""
         return None if self.token is None else {"authorization": f"Bearer {self.token}"}
 
+    def check(self) -> None:
+        """Raise an InputError if certificate and key are not given together."""
+        if (self.certificate is None) != (self.key is None):
+            raise InputError("TLS: expected a client certificate together with its key, found only one of them")
+
     def channel(self, address: str, *, encrypted: bool) -> grpc.ChannelCredentials | None:
         """Credentials of a channel to ``HOST:PORT``; None for an unencrypted one.
 
@@ -56,8 +61,7 @@ class Credentials:
                     f"server {address}: expected grpcs://HOST:PORT, as a token is never sent unencrypted; found grpc://"
                 )
             return None
-        if (self.certificate is None) != (self.key is None):
-            raise InputError("TLS: expected a client certificate together with its key, found only one of them")
+        self.check()
         return grpc.ssl_channel_credentials(
             _pem(self.ca, "CERTIFICATE"), _pem(self.key, "PRIVATE KEY"), _pem(self.certificate, "CERTIFICATE")
         )

@@ -72,7 +72,7 @@ class ServerPool:
         model
             Model name.
         version
-            Model version; None for the newest one that is loaded.
+            Model version; None for the champion, or the newest one that is loaded.
         wait_s
             How long no server may answer before the pool gives up, in seconds.
         in_flight
