@@ -4,6 +4,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,6 +77,19 @@ def phantoms(output: Path, count: int, seed: int, image_format: Literal["png", "
 )
 @click.option("--output", type=click.Path(path_type=Path), help="Also keep checkpoint/ and the report here.")
 @click.option("--resume", is_flag=True, help="Go on with the run that was ended in --output.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    help="What trains: this process, or the workers of a Ray cluster (pip install 'crosseai[ray]'), each of which must "
+    "see the data, --cache, --output and the working folder by the same names.",
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Workers of --engine ray, a GPU each where there are any.")
+@click.option(
+    "--ray-address",
+    help="HOST:PORT of a Ray cluster, or auto for the one that this machine is part of.  "
+    "[default: one on this machine, for the time of the run]",
+)
 def fit(
     data: Path,
     layout: Layout | None,
@@ -84,6 +98,9 @@ def fit(
     weights: Path | None,
     output: Path | None,
     resume: bool,
+    engine: Literal["local", "ray"],
+    workers: int | None,
+    ray_address: str | None,
     **settings: Any,
 ) -> None:
     """Train a classifier and record the run in MLflow.
@@ -98,21 +115,29 @@ def fit(
 
     if resume and output is None:
         raise click.UsageError("--resume needs the --output of the run to go on with")
+    if (engine == "ray") != (workers is not None) or (engine == "local" and ray_address is not None):
+        raise click.UsageError("--engine ray needs --workers, and they and --ray-address need --engine ray")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the run is recorded as killed
     given = {name: value for name, value in settings.items() if value is not None}
-    with decoding_bar() as on_decoded:
-        report = fit_classifier(
-            data,
-            FitConfig.load(recipe or usual_recipe(data)).changed(given),
-            layout=layout,
-            weights=weights,
-            cache=cache,
-            output=output,
-            resume=resume,
-            on_weights=lambda matched: click.echo(f"weights: {matched}", err=True),
-            on_decoded=on_decoded,
-            on_epoch=_show_epoch,
-        )
+    run = partial(
+        fit_classifier,
+        data,
+        FitConfig.load(recipe or usual_recipe(data)).changed(given),
+        layout=layout,
+        weights=weights,
+        cache=cache,
+        output=output,
+        resume=resume,
+        on_weights=_show_weights,
+        on_epoch=_show_epoch,
+    )
+    if workers is not None:
+        from crosseai.training.cluster import fit_on_ray
+
+        report = fit_on_ray(run, workers, ray_address)
+    else:
+        with decoding_bar() as on_decoded:
+            report = run(on_decoded=on_decoded)
     if report is not None:
         click.echo(f"test AUC (weights of epoch {report.best_epoch.number})")
         _show_evaluation(report.test)
@@ -142,6 +167,10 @@ def evaluate(model: str, data: Path, layout: Layout | None, cache: Path | None, 
     _show_evaluation(evaluation)
 
 
+def _show_weights(matched: object) -> None:
+    click.echo(f"weights: {matched}", err=True)
+
+
 def _show_epoch(epoch: Epoch) -> None:
     click.echo(
         f"epoch {epoch.number:3d}  loss {epoch.loss:.4f}  validation AUC {mean_auc(epoch.validation_auc):.3f}", err=True
@@ -169,6 +198,7 @@ def decoding_bar() -> Iterator[Progress]:
             if not bars:
                 bar = click.progressbar(length=total, label="decoding images", file=sys.stderr, show_pos=True)
                 bars.append(shown.enter_context(bar))
+            bars[0].length = total  # fewer when other processes have done some
             bars[0].update(1)
             if done == total:
                 shown.close()

@@ -1,4 +1,4 @@
-"""One process, or several that ``torchrun`` started: who does what, and what they exchange."""
+"""One process, or several that ``torchrun`` or Ray started: who does what, and what they exchange."""
 
 import os
 from collections.abc import Iterator
@@ -70,17 +70,20 @@ ALONE = Processes(0, 1, torch.device("cpu"))
 
 @contextmanager
 def joined_processes() -> Iterator[Processes]:
-    """Join the group that ``torchrun`` describes in the environment, if it does; a GPU each where there are GPUs."""
+    """Join the group that ``torchrun`` describes in the environment, if it does; a GPU each where there are GPUs.
+
+    A group that this process is in, as Ray Train's workers are, is taken as it is.
+    """
     rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
-    if "WORLD_SIZE" not in os.environ:
-        yield Processes(rank, count, device)
-        return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    joins = "WORLD_SIZE" in os.environ and not dist.is_initialized()
+    if joins:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Processes(rank, count, device)
     finally:
-        dist.destroy_process_group()
+        if joins:
+            dist.destroy_process_group()
