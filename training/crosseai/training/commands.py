@@ -14,7 +14,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Command(click.Command):
-    """Ends with exit code 2 and one line when the input cannot be used."""
+    """Ends with exit code 2 and one line when the input cannot be used, or a file not be read or written."""
 
     def invoke(self, context: click.Context) -> Any:
         """Run the command."""
@@ -22,6 +22,11 @@ class Command(click.Command):
             return super().invoke(context)
         except CrossEAIError as error:
             raise click.UsageError(str(error), context) from error
+        except BrokenPipeError:  # nobody reads the output any more, which click knows to end
+            raise
+        except OSError as error:
+            where = "" if error.filename is None else f"{error.filename}: "
+            raise click.UsageError(f"{where}{error.strerror or error}", context) from error
 
 
 class Group(click.Group):
