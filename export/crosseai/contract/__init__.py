@@ -34,6 +34,7 @@ from crosseai.contract.registry import (
     ONNX_SHA256_TAG,
     PARITY_TAG,
     PREVIOUS,
+    mlflow_environment,
     tracking_uri,
 )
 from crosseai.contract.results import RESEARCH_NOTICE, Finding, ImageFailure, ImageResult, ModelIdentity, Stage
@@ -84,5 +85,6 @@ __all__ = [
     "box_preset",
     "canonical_label",
     "class_index",
+    "mlflow_environment",
     "tracking_uri",
 ]

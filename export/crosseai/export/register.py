@@ -7,7 +7,19 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported: nothing leaves this machine
+from crosseai import contract
+from crosseai.contract import (
+    GOLDEN_FILENAME,
+    GOLDEN_SHA256_TAG,
+    ONNX_SHA256_TAG,
+    PARITY_TAG,
+    InputError,
+    ModelSpec,
+    mlflow_environment,
+    tracking_uri,
+)
+
+os.environ.update(mlflow_environment())
 
 import mlflow.onnx
 import numpy as np
@@ -18,16 +30,6 @@ from mlflow.models import ModelSignature
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.types import Schema, TensorSpec
 
-from crosseai import contract
-from crosseai.contract import (
-    GOLDEN_FILENAME,
-    GOLDEN_SHA256_TAG,
-    ONNX_SHA256_TAG,
-    PARITY_TAG,
-    InputError,
-    ModelSpec,
-    tracking_uri,
-)
 from crosseai.export.onnx_export import ExportReport
 from crosseai.training.tracking import resolve_run
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported: nothing leaves this machine
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # its bars only get in the way
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout is for results
+from crosseai.contract import SPEC_FILENAME, InputError, mlflow_environment, tracking_uri
+
+os.environ.update(mlflow_environment())
 
 import numpy as np
 from mlflow import MlflowClient
@@ -29,8 +29,6 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.types import Schema, TensorSpec
-
-from crosseai.contract import SPEC_FILENAME, InputError, tracking_uri
 
 logging.getLogger(SystemMetricsMonitor.__module__).setLevel(logging.WARNING)  # it announces start and end
 

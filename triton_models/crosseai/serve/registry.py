@@ -19,6 +19,7 @@ from crosseai.contract import (
     ONNX_SHA256_TAG,
     ContractError,
     InputError,
+    mlflow_environment,
     tracking_uri,
 )
 from crosseai.contract.registry import PLAN_SHA256_TAG, PLANS_FOLDER
@@ -198,9 +199,7 @@ def deployment_error_tag(server: str) -> str:
 
 def _registry() -> tuple[str, "MlflowClient"]:
     """Address of the registry, and a client to it."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read by the import; nothing leaves this machine
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # its bars only get in the way
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # 7 take minutes when nobody answers
+    os.environ.update(mlflow_environment())
     from mlflow import MlflowClient
 
     uri = tracking_uri()

@@ -21,6 +21,7 @@ from crosseai.contract import (
     ContractError,
     InputError,
     ModelSpec,
+    mlflow_environment,
     tracking_uri,
 )
 from crosseai.contract.golden import Golden
@@ -100,9 +101,7 @@ class Registry:
     """
 
     def __init__(self, name: str) -> None:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read by the import; nothing leaves this machine
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # its bars only get in the way
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # 7 take minutes when nobody answers
+        os.environ.update(mlflow_environment())
         try:
             from mlflow import MlflowClient
         except ModuleNotFoundError as error:
