@@ -1,6 +1,7 @@
 """Training against a real MLflow server with a SQLite store and an artifact folder of its own."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ pytest.importorskip("mlflow")
 
 from mlflow import MlflowClient
 
+from crosseai.contract import InputError
 from crosseai.training import load_checkpoint
 from crosseai.training.cli import main
-from crosseai.training.tracking import resolve_checkpoint
+from crosseai.training.tracking import resolve_checkpoint, training_run
 from tests.mlflow_server import free_port, mlflow_server
 from tests.nih_layout import write_data_set
 
@@ -71,3 +73,17 @@ def test_a_server_that_is_away_is_a_clear_error(tmp_path: Path, monkeypatch: pyt
         assert result.exit_code == 2, result.output
         assert "127.0.0.1" in result.stderr
         assert "Traceback" not in result.output
+
+
+def test_a_server_that_goes_away_is_a_clear_error_and_hides_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = ExitStack()
+    url = server.enter_context(mlflow_server(tmp_path, str(tmp_path / "artifacts")))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(InputError, match=r"end of runs:/\w+: MLflow at http.* answers"), training_run({}, {}):
+        with pytest.raises(ZeroDivisionError), training_run({}, {}) as failing:
+            server.close()
+            1 / 0  # noqa: B018
+        assert f"{failing.uri}: MLflow does not answer" in caplog.text

@@ -12,7 +12,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.types import Schema, TensorSpec
 
 logging.getLogger(SystemMetricsMonitor.__module__).setLevel(logging.WARNING)  # it announces start and end
+
+_logger = logging.getLogger(__name__)
 
 EXPERIMENT = "crosseai"
 CHECKPOINT_ARTIFACT = "checkpoint"
@@ -168,17 +170,19 @@ def training_run(
         load: Any = SystemMetricsMonitor(  # type: ignore[no-untyped-call]
             run_id, resume_logging=resumed is not None, tracking_uri=tracking_uri()
         )
-    status = "FAILED"
     try:
-        load.start()
-        yield TrainingRun(run_id, client)
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
+        with ExitStack() as recording:
+            load.start()
+            recording.callback(load.finish)
+            yield TrainingRun(run_id, client)
+    except BaseException as error:
+        try:
+            client.set_terminated(run_id, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        except (MlflowException, OSError):  # what ended the run matters more
+            _logger.warning("runs:/%s: MLflow does not answer; its record stays that of a run in progress", run_id)
         raise
-    finally:
-        load.finish()
-        client.set_terminated(run_id, status)
+    with _mlflow_errors(f"end of runs:/{run_id}"):
+        client.set_terminated(run_id, "FINISHED")
 
 
 def resolve_checkpoint(uri: str) -> Path:
