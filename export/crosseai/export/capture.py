@@ -109,7 +109,8 @@ def _ends(graph: fx.Graph) -> tuple[fx.Node, fx.Node]:
 
 def _modules_of(node: fx.Node) -> list[str]:
     """Dotted names of the submodules that a node was traced in, outermost first."""
-    return [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
+    stack = node.meta.get("nn_module_stack", {}).values()
+    return [path for path, kind in stack if path != kind]  # torch's placeholder for no submodule says one word twice
 
 
 def _layer_output(graph: fx.Graph, layer: str) -> fx.Node:

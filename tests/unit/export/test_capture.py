@@ -57,6 +57,13 @@ def test_missing_layer_names_the_candidates():
         capture(networks.tiny(), "layer4", 1, 16)
 
 
+def test_candidates_are_layers_alone():
+    with pytest.raises(InputError, match="found 'nosuch'") as refused:
+        capture(networks.residual(), "nosuch", 1, 32)
+    offered = str(refused.value).removeprefix("layer: expected one of ").partition(", found")[0].split(", ")
+    assert offered == [name for name, _ in networks.residual().named_children() if name in offered]
+
+
 def test_layer_after_pooling_is_refused():
     with pytest.raises(InputError, match="4 dimensions in the activations"):
         capture(networks.tiny(), "head", 1, 16)
