@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from crosseai.client.records.tables import BOXES, PREDICTIONS
 from crosseai.client.sources.discovery import image_name
-from crosseai.contract import NIH_BOX_SIDE_PX, InputError, canonical_label
+from crosseai.contract import NIH_BOX_SIDE_PX, InputError, canonical_label, reason
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 """T(IoU) of the paper's Table 1."""
@@ -174,7 +174,7 @@ def read_boxes_csv(path: Path) -> list[tuple[str, str, float, float, float, floa
         with path.open(newline="", encoding="utf-8-sig") as file:
             _, *rows = list(csv.reader(file)) or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as a CSV file: {error}") from error
+        raise InputError(f"{path}: cannot be read as a CSV file: {reason(error)}") from error
     boxes = []
     for number, row in enumerate(rows, start=2):
         try:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crosseai.client.sources.discovery import image_name
-from crosseai.contract import InputError, ModelSpec, class_index
+from crosseai.contract import InputError, ModelSpec, class_index, reason
 from crosseai.contract.labels import NO_FINDING
 
 Targets = tuple[int, ...]
@@ -135,7 +135,7 @@ def read_labels(path: Path, classes: Sequence[str]) -> dict[str, Targets]:
                     except InputError:
                         unknown.add(label)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as a CSV file: {error}") from error
+        raise InputError(f"{path}: cannot be read as a CSV file: {reason(error)}") from error
     if unknown and not any(labels.values()):
         raise InputError(f"{path}: expected {', '.join(classes)}; found only {', '.join(sorted(unknown)[:5])}")
     return {name: tuple(sorted(known)) for name, known in labels.items()}

@@ -23,6 +23,7 @@ from crosseai.contract.errors import (
     ServerUnavailable,
     UnreadableImageError,
     UnsupportedImageError,
+    reason,
 )
 from crosseai.contract.labels import CHESTXRAY8, NO_FINDING, UNCERTAIN, canonical_label, class_index
 from crosseai.contract.registry import (
@@ -86,5 +87,6 @@ __all__ = [
     "canonical_label",
     "class_index",
     "mlflow_environment",
+    "reason",
     "tracking_uri",
 ]

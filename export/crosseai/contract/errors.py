@@ -70,3 +70,8 @@ class InvalidMapError(PostprocError, ValueError):
 
 class InvalidMaskError(PostprocError, ValueError):
     """A mask or a rectangle list has the wrong dtype, shape or values."""
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, for a message that names the file already, as an ``OSError`` would do again."""
+    return str((isinstance(error, OSError) and error.strerror) or error)

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from crosseai.contract.errors import ContractError
+from crosseai.contract.errors import ContractError, reason
 from crosseai.contract.registry import GOLDEN_FILENAME
 from crosseai.contract.spec import ModelSpec
 
@@ -66,7 +66,7 @@ class Golden:
                 facts = json.loads(str(arrays["facts"]))
                 golden = cls(arrays["images"], arrays["targets"], outputs, facts["eager_errors"], facts["source"])
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-            raise ContractError(f"{file}: expected the explanations recorded by the export: {error}") from error
+            raise ContractError(f"{file}: expected the explanations recorded by the export: {reason(error)}") from error
         found = {"image": golden.images, "targets": golden.targets, **outputs}
         for tensor in (*spec.inputs, *spec.outputs):
             tensor.check(found[tensor.name])

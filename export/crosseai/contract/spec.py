@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crosseai.contract.boxes import BoxParameters, box_preset
-from crosseai.contract.errors import ContractError
+from crosseai.contract.errors import ContractError, reason
 from crosseai.contract.labels import CHESTXRAY8
 from crosseai.contract.tensors import TensorSpec
 
@@ -226,7 +226,7 @@ class ModelSpec:
         try:
             return cls.from_json(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise ContractError(f"model spec: expected a file {file}: {error}") from error
+            raise ContractError(f"model spec: expected a file {file}: {reason(error)}") from error
 
     def save(self, folder: Path) -> Path:
         """Write ``model_spec.json`` into a folder and return its path."""

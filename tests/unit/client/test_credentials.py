@@ -22,6 +22,12 @@ def test_token_refused(tmp_path: Path, content: str) -> None:
         read_token(tmp_path / "token")
 
 
+def test_an_absent_file_is_named_once(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as refused:
+        read_token(tmp_path / "absent")
+    assert str(refused.value) == f"{tmp_path}/absent: expected a bearer token: No such file or directory"
+
+
 def test_a_token_is_never_shown_and_never_sent_in_clear() -> None:
     credentials = Credentials(token="s3cret")  # noqa: S106 - of nobody
     assert "s3cret" not in repr(credentials)

@@ -63,6 +63,12 @@ def test_refused() -> None:
         evaluate_boxes({"image_id": ["a"]}, table(box))
 
 
+def test_a_message_names_a_missing_file_once(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as refused:
+        read_boxes_csv(tmp_path / "absent.csv")
+    assert str(refused.value) == f"{tmp_path}/absent.csv: cannot be read as a CSV file: No such file or directory"
+
+
 def test_boxes_csv(tmp_path: Path) -> None:
     file = tmp_path / "BBox_List_2017.csv"
     file.write_text("Image Index,Finding Label,Bbox [x,y,w,h],,,\na.png,Infiltrate,1.5,2,3,4,,,\n")

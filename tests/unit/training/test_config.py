@@ -51,7 +51,7 @@ def test_files_that_say_something_else_are_refused(tmp_path: Path, content: str,
 
 
 def test_an_absent_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"expected one of .* or a TOML file"):
+    with pytest.raises(InputError, match=r"expected one of .* or a TOML file: No such file or directory$"):
         FitConfig.load(tmp_path / "absent.toml")
 
 

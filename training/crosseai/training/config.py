@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from crosseai.contract import Architecture, InputError
+from crosseai.contract import Architecture, InputError, reason
 
 RECIPES = ("paper", "scalp", "phantoms")
 """Configurations that come with the package: ``recipes/NAME.toml``."""
@@ -131,7 +131,9 @@ class FitConfig:
         try:
             settings = tomllib.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise InputError(f"configuration {recipe}: expected one of {RECIPES} or a TOML file: {error}") from error
+            raise InputError(
+                f"configuration {recipe}: expected one of {RECIPES} or a TOML file: {reason(error)}"
+            ) from error
         try:
             return cls().changed(settings)
         except InputError as error:

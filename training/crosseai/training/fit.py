@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from crosseai.contract import InputError, ModelSpec
+from crosseai.contract import InputError, ModelSpec, reason
 from crosseai.training.cache import CACHE_FOLDER, Progress, decoded_images
 from crosseai.training.calibration import calibrate
 from crosseai.training.checkpoint import WeightsReport, load_checkpoint, load_weights, save_checkpoint
@@ -265,7 +265,7 @@ def _run_to_resume(output: Path) -> str:
     try:
         return (output / RUN_FILENAME).read_text(encoding="utf-8").strip().removeprefix("runs:/")
     except OSError as error:
-        raise InputError(f"output {output}: expected a run to resume: {error}") from error
+        raise InputError(f"output {output}: expected a run to resume: {reason(error)}") from error
 
 
 def _parts_in_training(checkpoint: Path, radiographs: LabelledRadiographs) -> npt.NDArray[np.str_]:

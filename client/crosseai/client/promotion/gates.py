@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from crosseai.client.promotion.registry import Fetched
-from crosseai.contract import ContractError, InputError, ModelSpec, TensorSpec
+from crosseai.contract import ContractError, InputError, ModelSpec, TensorSpec, reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def read_gates(file: Path) -> Gates:
     try:
         raw = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{file}: expected gates in YAML: {error}") from error
+        raise InputError(f"{file}: expected gates in YAML: {reason(error)}") from error
     try:
         gates = _gates(raw)
     except (TypeError, ValueError) as error:

@@ -10,7 +10,7 @@ from typing import Any
 
 from crosseai.client.records.files import atomic_path
 from crosseai.client.records.schema import SCHEMA_VERSION
-from crosseai.contract import RESEARCH_NOTICE, InputError
+from crosseai.contract import RESEARCH_NOTICE, InputError, reason
 
 MANIFEST = "manifest.json"
 PACKAGES = ("crosseai", "imagecodecs", "numpy", "opencv-python-headless", "pyarrow", "pydicom", "tritonclient")
@@ -126,7 +126,7 @@ def _read(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         missing = {"configuration", "counts", "runs"} - manifest.keys()
     except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: expected the manifest of a run: {error}") from error
+        raise InputError(f"{path}: expected the manifest of a run: {reason(error)}") from error
     if missing:
         raise InputError(f"{path}: expected the manifest of a run, found no {' or '.join(sorted(missing))}")
     return dict(manifest)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import grpc
 
-from crosseai.contract import InputError
+from crosseai.contract import InputError, reason
 
 TOKEN_VARIABLE = "CROSSEAI_TOKEN"  # noqa: S105 - the name of a variable, not a token
 
@@ -86,7 +86,7 @@ def read_token(file: Path | None) -> str | None:
     try:
         token = os.environ.get(TOKEN_VARIABLE) if file is None else file.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: expected a bearer token: {error}") from error
+        raise InputError(f"{file}: expected a bearer token: {reason(error)}") from error
     if token is not None and not (token.isascii() and token.isprintable() and len(token.split()) == 1):
         source = TOKEN_VARIABLE if file is None else file
         raise InputError(f"{source}: expected a bearer token, one word of printable ASCII")
