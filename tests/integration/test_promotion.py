@@ -218,9 +218,12 @@ def test_a_server_that_does_not_follow_is_undone(client, server, run, monkeypatc
     refused(result, client, server, 3, "too slow")
 
 
-def test_dry_run_changes_nothing(client, server, run):
+def test_dry_run_changes_and_records_nothing(client, server, run, tmp_path):
+    before = client.get_model_version("crosseai", "2").tags
     result = run("promote", "crosseai/2", "--to", "champion", "--server", server, "--dry-run")
     refused(result, client, server, 0, "crosseai/2 would pass so far")
+    assert client.get_model_version("crosseai", "2").tags == before
+    assert not (tmp_path / "log.jsonl").exists()
 
 
 def test_without_servers_the_canary_runs_here(client, run, tmp_path):

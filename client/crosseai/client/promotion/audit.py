@@ -29,7 +29,7 @@ class Audit:
     registry
         Where the tags go.
     log
-        File of all promotions; only ever appended to.
+        File of all promotions, only ever appended to; None for a rehearsal, of which there is no record.
     number
         The version that is to become champion.
     facts
@@ -41,7 +41,7 @@ class Audit:
         In every method, if the log cannot be written: what cannot be recorded is not done.
     """
 
-    def __init__(self, registry: Registry, log: Path, number: int, facts: Mapping[str, Any]) -> None:
+    def __init__(self, registry: Registry, log: Path | None, number: int, facts: Mapping[str, Any]) -> None:
         self._registry = registry
         self._log = log
         self._version = number
@@ -77,6 +77,8 @@ class Audit:
         self._record(name, "done", found)
 
     def _record(self, step: str, outcome: str, found: Mapping[str, Any]) -> None:
+        if self._log is None:
+            return
         self._steps += 1
         when = datetime.now(UTC).isoformat(timespec="milliseconds")
         record = {**self._facts, "when": when, "step": step, "outcome": outcome, **found}

@@ -69,7 +69,9 @@ def _site_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.argument("version")
 @click.option("--to", "alias", type=click.Choice([CHAMPION]), required=True, help="What it shall become.")
 @click.option("--gate", "gate_file", type=click.Path(path_type=Path), help="Gates in YAML. [default: the usual ones]")
-@click.option("--dry-run", is_flag=True, help="Only fetch it, and evaluate the gates that need no server.")
+@click.option(
+    "--dry-run", is_flag=True, help="Only fetch it, and evaluate the gates that need no server; nothing is recorded."
+)
 @_site_options
 def promote_command(version: str, alias: str, gate_file: Path | None, dry_run: bool, **site: Any) -> None:
     """Make VERSION (crosseai/7) the champion, without losing a request.

@@ -34,7 +34,7 @@ def promote(
     gates
         What the version must show first.
     dry_run
-        Stop before anything is changed: after the gates that need no server.
+        Stop before anything is changed, after the gates that need no server, and record nothing.
     tell
         Gets one line for each step that is done.
 
@@ -52,7 +52,7 @@ def promote(
     if champion == version:
         raise InputError(f"{model}: expected another version than the champion, which {version} is already")
     change = Change(action="promote", version=version, champion=champion, judged=champion, previous=champion)
-    Switch(registry, change, site, gates, tell).run(dry_run=dry_run)
+    Switch(registry, change, site, gates, tell, dry_run=dry_run).run()
 
 
 def rollback(model: str, site: Site, *, tell: Callable[[str], None] = lambda _: None) -> int:

@@ -65,6 +65,8 @@ class Switch:
         Of what, to what, where, and what the new version must show.
     tell
         Gets one line for each step that is done.
+    dry_run
+        Do only what changes nothing, and record nothing.
 
     Raises
     ------
@@ -73,22 +75,29 @@ class Switch:
     """
 
     def __init__(
-        self, registry: Registry, change: Change, site: Site, gates: Gates, tell: Callable[[str], None]
+        self,
+        registry: Registry,
+        change: Change,
+        site: Site,
+        gates: Gates,
+        tell: Callable[[str], None],
+        *,
+        dry_run: bool = False,
     ) -> None:
         if site.repository is not None and len(site.servers) != 1:
             raise InputError(f"repository: expected exactly one server that uses it, found {len(site.servers)}")
         self._registry, self._site, self._gates, self._tell = registry, site, gates, tell
-        self._change = change
+        self._change, self._dry_run = change, dry_run
         self._version, self._champion = change.version, change.champion
         self._servers = [Server(address, site.credentials) for address in site.servers]
         sha256 = registry.listed(change.version).sha256
         facts = {"action": change.action, "why": site.reason, "champion_before": change.champion, "onnx_sha256": sha256}
-        self._audit = Audit(registry, site.log, change.version, facts)
+        self._audit = Audit(registry, None if dry_run else site.log, change.version, facts)
         self._agent: Agent | None = None
         self._aliases_before: Mapping[str, int] | None = None
 
-    def run(self, *, dry_run: bool = False) -> None:
-        """Do it, or only what changes nothing.
+    def run(self) -> None:
+        """Do it.
 
         Raises
         ------
@@ -100,7 +109,7 @@ class Switch:
             new, old = self._fetch(folder)
             with self._step("gates") as found:
                 self._require(check_records(self._gates, new, old), found)
-            if dry_run:
+            if self._dry_run:
                 return
             if self._site.repository is not None:
                 where = (self._site.repository, self._site.servers[0], self._site.credentials)
