@@ -178,8 +178,10 @@ def test_errors_have_a_message_and_a_status(tmp_path, model):
     for arguments, status, message in (
         (["status", "--server", "127.0.0.1:9"], 3, "Triton at 127.0.0.1:9:"),
         (["status"], 2, "Missing option '--server'"),
-        (["deploy", "--repository", "r", "--runtime", "onnxruntime+tensorrt"], 2, "--runtime needs --watch"),
-        (["deploy", "--repository", "r", "--runtime", "tensorrt"], 2, "--runtime tensorrt and --plans need each other"),
+        (["deploy", "--repository", "r", "--runtime", "onnxruntime+tensorrt"], 2, "--runtime need --watch"),
+        (["deploy", "--repository", "r", "--grace", "60"], 2, "--grace, --interval and --runtime need --watch"),
+        (["deploy", "--repository", "r", "--interval", "2"], 2, "--grace, --interval and --runtime need --watch"),
+        (["deploy", "--repository", "r", "--plans", "h200"], 2, "--runtime tensorrt and --plans need each other"),
         (["up", "--model", str(tmp_path)], 1, "model spec: expected a file"),
         (["up", "--repository", str(tmp_path)], 1, "expected a Triton model repository"),
         (["up", "--grpc-port", "0"], 2, "is not in the range"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple, get_args
 
 import click
+from click.core import ParameterSource
 
 from crosseai.contract import MODEL_FILENAME, RESEARCH_NOTICE, CrossEAIError, InputError, ModelSpec, ServerError
 from crosseai.serve.config import MAX_BATCH_SIZE, PLAN_FILENAME, Runtime, ServedVersion, write_config
@@ -184,8 +185,11 @@ def deploy(
     """
     if watching and (server is None or model is not None):
         raise click.UsageError("--watch needs --server, and takes its models from the registry's aliases")
-    if (runtime == "tensorrt") != (plans is not None) or (runtime != "onnxruntime" and not watching):
-        raise click.UsageError("--runtime needs --watch, and --runtime tensorrt and --plans need each other")
+    given = click.get_current_context().get_parameter_source
+    if not watching and ParameterSource.COMMANDLINE in map(given, ("grace_s", "interval_s", "runtime")):
+        raise click.UsageError("--grace, --interval and --runtime need --watch")
+    if (runtime == "tensorrt") != (plans is not None):
+        raise click.UsageError("--runtime tensorrt and --plans need each other")
     stop_on_signals(tie_to_parent=tie_to_parent)
     with stopped_by_signals(), _exit_status():
         if watching and server is not None:
