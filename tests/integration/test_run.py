@@ -210,6 +210,34 @@ def test_a_bad_file_is_one_line_and_the_rest_is_scored(server: str, phantoms: Pa
     assert "not a medical device" in finished.stdout
 
 
+@pytest.mark.parametrize("there", [True, False], ids=["a model", "no model"])
+def test_standard_error_is_json_alone(there: bool, small_model: Path, phantoms: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    good = min((phantoms / "images").glob("*.png"))
+    shutil.copy(good, images)
+    (images / "truncated.png").write_bytes(good.read_bytes()[:2000])
+    (images / "cut.jpg").write_bytes(cv2.imencode(".jpg", cv2.imread(str(good)))[1].tobytes()[:2000] + b"\xff\xd9")
+    model = small_model if there else tmp_path / "absent"
+    finished = subprocess.run(
+        [*RUN, images, "--output", tmp_path / "out", "--model", model, "--log-format", "json"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    said = [json.loads(line) for line in finished.stderr.splitlines()]
+    messages = [line["message"] for line in said if line["event"] == "log"]
+    if there:
+        assert (finished.returncode, len(failures(tmp_path / "out"))) == (1, 2)
+        assert messages[0].startswith("Triton is ready at ")
+        assert messages[-1] == "crosseai-serve has stopped"
+        assert "progress" in {line["event"] for line in said}
+    else:
+        assert finished.returncode == 2
+        assert messages[-1] == "error: the embedded server did not start; its reason is above"
+        assert str(model) in messages[-2]
+
+
 def test_a_second_run_continues_and_a_changed_one_is_refused(server: str, phantoms: Path, tmp_path: Path) -> None:
     images, output = tmp_path / "images", tmp_path / "out"
     shutil.copytree(phantoms / "images", images)

@@ -1,10 +1,11 @@
 """How a run tells people and machines how far it is, on standard error."""
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Literal, TypeAlias
 
 import click
@@ -22,9 +23,46 @@ Show: TypeAlias = Callable[[Progress], None]
 
 @contextmanager
 def display(log_format: LogFormat) -> Iterator[Show]:
-    """Show progress on standard error: a bar on a terminal, else a line now and then, as text or as JSON."""
-    with _bar() if log_format == "text" and sys.stderr.isatty() else _lines(log_format) as show:
+    """Show progress on standard error: a bar on a terminal, else a line now and then, as text or as JSON.
+
+    As JSON, whatever is logged is a line of it, too, the messages of a server of our own among it.
+    """
+    bar = log_format == "text" and sys.stderr.isatty()
+    with _json_log() if log_format == "json" else nullcontext(), _bar() if bar else _lines(log_format) as show:
         yield show
+
+
+def say(message: str, log_format: LogFormat) -> None:
+    """Say on standard error what has gone wrong."""
+    if log_format == "json":
+        record = logging.LogRecord(__name__, logging.ERROR, "", 0, "%s", (message,), None)
+        message = _JsonFormatter().format(record)
+    click.echo(message, err=True)
+
+
+class _JsonFormatter(logging.Formatter):
+    """A log record as one line of JSON, a traceback in its message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        event = {"event": "log", "time": round(record.created, 3), "level": record.levelname.lower()}
+        return json.dumps({**event, "message": super().format(record)})
+
+
+@contextmanager
+def _json_log() -> Iterator[None]:
+    """All log records of the process as JSON on standard error, ours from INFO on, and Python's warnings."""
+    root, ours, handler = logging.getLogger(), logging.getLogger("crosseai"), logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonFormatter())
+    level = ours.level
+    root.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        ours.setLevel(level)
+        root.removeHandler(handler)
 
 
 @contextmanager

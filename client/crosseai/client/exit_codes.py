@@ -11,27 +11,32 @@ from crosseai.contract import ContractError, CrossEAIError, InputError, ServerEr
 EXIT_FAILED, EXIT_USAGE, EXIT_SERVER, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 
+def _to_stderr(message: str) -> None:
+    click.echo(message, err=True)
+
+
 @contextmanager
-def exit_codes(advice: Callable[[], str] = lambda: "") -> Iterator[None]:
+def exit_codes(advice: Callable[[], str] = lambda: "", say: Callable[[str], None] = _to_stderr) -> Iterator[None]:
     """End the process with the right status.
 
     Parameters
     ----------
     advice
         Gives what is added to the message where the work was cut short.
+    say
+        Gets the message.
     """
     try:
         yield
     except KeyboardInterrupt:
-        _end(f"interrupted{advice()}", EXIT_INTERRUPTED)
+        message, status = f"interrupted{advice()}", EXIT_INTERRUPTED
     except ServerError as error:
-        _end(f"server: {error}{advice()}", EXIT_SERVER)
+        message, status = f"server: {error}{advice()}", EXIT_SERVER
     except (InputError, ContractError) as error:
-        _end(f"error: {error}", EXIT_USAGE)
+        message, status = f"error: {error}", EXIT_USAGE
     except CrossEAIError as error:
-        _end(f"error: {error}", EXIT_FAILED)
-
-
-def _end(message: str, status: int) -> None:
-    click.echo(message, err=True)
+        message, status = f"error: {error}", EXIT_FAILED
+    else:
+        return
+    say(message)
     sys.exit(status)

@@ -6,12 +6,13 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
 import click
 
-from crosseai.client.display import LogFormat, display
+from crosseai.client.display import LogFormat, display, say
 from crosseai.client.exit_codes import EXIT_FAILED, exit_codes
 from crosseai.client.formats.dicom_context import DicomObject
 from crosseai.client.job import Engine
@@ -84,7 +85,7 @@ ARCHIVE_TOKEN_VARIABLE = "CROSSEAI_ARCHIVE_TOKEN"  # noqa: S105 - the name of a 
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
-    help="Progress on standard error: a bar or lines of text, or lines of JSON.",
+    help="Standard error: a bar or lines of text, or lines of JSON alone.",
 )
 @click.option(
     "--metrics-port", type=click.IntRange(1, 65535), help="Serve Prometheus' metrics at this port.  [default: none]"
@@ -123,7 +124,7 @@ def run_command(
     """
     stop = _stop_at_signals() if watch else None
     with (
-        exit_codes(lambda: _how_to_continue(output)),
+        exit_codes(lambda: _how_to_continue(output), partial(say, log_format=log_format)),
         metrics(metrics_port, metrics_host) as publish,
         display(log_format) as show,
     ):
@@ -166,7 +167,7 @@ def run_command(
     if pushed is not None:
         click.echo(f"{pushed.sent} DICOM objects sent to {archive}, {pushed.earlier} earlier")
         for name, reason in pushed.refused.items():
-            click.echo(f"  refused: {name}: {reason}", err=True)
+            say(f"  refused: {name}: {reason}", log_format)
     if summary.counts.failed or (pushed is not None and pushed.refused):
         sys.exit(EXIT_FAILED)
 

@@ -1,11 +1,12 @@
 """Progress on standard error."""
 
 import json
+import logging
 from dataclasses import replace
 
 import pytest
 
-from crosseai.client.display import display
+from crosseai.client.display import display, say
 from crosseai.client.run import Progress
 from crosseai.client.servers.transport import ServedModel
 from crosseai.contract import ModelSpec
@@ -43,6 +44,21 @@ def test_the_last_state_is_shown_even_between_lines(capsys: pytest.CaptureFixtur
         show(ENDED)
     (line,) = map(json.loads, capsys.readouterr().err.splitlines())
     assert (line["event"], line["done"], line["total"], line["failed"], line["left_s"]) == ("progress", 40, 40, 2, 0)
+
+
+def test_whatever_is_logged_or_said_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    with display("json"):
+        logging.getLogger("crosseai.client").info("one")
+        logging.getLogger("another").warning("two %d", 2)
+        logging.getLogger("another").info("nobody asked")
+    say("three", "json")
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(line["level"], line["message"]) for line in lines] == [
+        ("info", "one"),
+        ("warning", "two 2"),
+        ("error", "three"),
+    ]
+    assert {line["event"] for line in lines} == {"log"}
 
 
 def test_nothing_is_shown_of_a_run_that_did_not_begin(capsys: pytest.CaptureFixture[str]) -> None:

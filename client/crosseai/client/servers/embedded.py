@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import IO
 
 from crosseai.contract import CrossEAIError, InputError, ServerUnavailable
 
@@ -29,7 +30,8 @@ def embedded_server(model: str | None, *, start_timeout_s: float = 600.0) -> Ite
     """Run ``crosseai-serve up`` as a child process and yield its gRPC address.
 
     The child has its own session, so that Ctrl-C reaches this process alone, and ends when this process dies. One
-    that dies by itself is started again at the same address.
+    that dies by itself is started again at the same address. What it says goes to this module's logger where that
+    takes INFO, else to stderr.
 
     Parameters
     ----------
@@ -42,7 +44,7 @@ def embedded_server(model: str | None, *, start_timeout_s: float = 600.0) -> Ite
     Raises
     ------
     ServerUnavailable
-        If the server does not become ready; what it said is on stderr.
+        If the server does not become ready; what it said is in the log or on stderr.
     InputError
         If there is no such model.
     """
@@ -64,6 +66,7 @@ class _Server:
         self._stopping = False
         self._lock = threading.Lock()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._relay: threading.Thread | None = None
         self._process = self._spawn()
 
     def start(self) -> str:
@@ -85,9 +88,16 @@ class _Server:
             self._process.wait()
         if self._watcher.ident is not None:
             self._watcher.join()
+        if self._relay is not None:
+            self._relay.join(_STOP_S)
 
     def _spawn(self) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(self._command, stdout=subprocess.PIPE, start_new_session=True)
+        relayed = subprocess.PIPE if _logger.isEnabledFor(logging.INFO) else None
+        process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=relayed, start_new_session=True)
+        if process.stderr is not None:
+            self._relay = threading.Thread(target=_log_lines, args=(process.stderr,), daemon=True)
+            self._relay.start()
+        return process
 
     def _watch(self) -> None:
         restarts: deque[float] = deque(maxlen=RESTARTS)
@@ -105,6 +115,12 @@ class _Server:
                 self._process = self._spawn()
             with suppress(CrossEAIError):  # it has ended, and the next round says so
                 _address(self._process, self._start_timeout_s)
+
+
+def _log_lines(stream: IO[bytes]) -> None:
+    with stream:
+        for line in stream:
+            _logger.info("%s", line.decode(errors="replace").rstrip())
 
 
 def _address(server: "subprocess.Popen[bytes]", timeout_s: float) -> str:
