@@ -24,7 +24,10 @@ from crosseai.client.servers.fleet import Fleet
 from crosseai.contract import RESEARCH_NOTICE
 
 
-@click.group(help=f"Score chest radiographs on a Triton server.\n\n{RESEARCH_NOTICE}")
+@click.group(
+    help=f"Score chest radiographs on a Triton server.\n\n{RESEARCH_NOTICE}",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(package_name="crosseai")
 def main() -> None:
     """Entry point of ``crosseai-client``."""

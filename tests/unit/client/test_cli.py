@@ -25,7 +25,8 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("command", [(), ("run",), ("evaluate",)])
 def test_every_command_and_option_has_help(command: tuple) -> None:
-    assert invoke(*command, "--help").exit_code == 0
+    for flag in ("-h", "--help"):
+        assert invoke(*command, flag).exit_code == 0
     for name, sub in main.commands.items():
         assert sub.help, name
         assert all(option.help for option in sub.params if isinstance(option, click.Option)), name
