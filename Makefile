@@ -103,7 +103,7 @@ fuzz: $(READY)
 wheel: $(READY)
 	python -m build --outdir build/dist
 
-BENCHMARKS := comparison comparison_real contrastive cost decoding graph index loader pool postproc precision presets promotion throughput
+BENCHMARKS := comparison comparison_real contrastive cost decoding graph index loader pool postproc precision presets promotion shared_memory throughput
 
 bench: $(READY)
 	for name in $(BENCHMARKS); do python -m benchmarks.$$name || exit; done
