@@ -85,7 +85,7 @@ ARCHIVE_TOKEN_VARIABLE = "CROSSEAI_ARCHIVE_TOKEN"  # noqa: S105 - the name of a 
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
-    help="Standard error: a bar or lines of text, or lines of JSON alone.",
+    help="Progress and messages on standard error: a bar and text, or lines of JSON.",
 )
 @click.option(
     "--metrics-port", type=click.IntRange(1, 65535), help="Serve Prometheus' metrics at this port.  [default: none]"
