@@ -20,7 +20,7 @@ from crosseai.export.capture import capture
 from crosseai.export.combined import CombinedGraph
 from crosseai.export.noise import quiet_torch
 from crosseai.export.precision import lower
-from crosseai.export.verify import Parity, compare, onnx_runtime, record, require
+from crosseai.export.verify import Parity, agree, onnx_runtime
 
 OPSET = 20
 """ONNX operator set: read by the ONNX Runtime of Triton since 24.08 and by TensorRT since 10.0."""
@@ -119,12 +119,10 @@ def export_onnx(
         raise InputError(f"model: expected {len(spec.classes)} logits as the spec has classes, found {classes}")
     depth, height, width = map(int, classifier.activations.meta["val"].shape[1:])
     spec = replace(spec, layer=layer, feature_shape=(depth, height, width), precision=precision)
-    golden = record(model, spec, source=source)
     graph = _to_onnx(CombinedGraph(classifier, spec).eval(), spec)
     onnx.checker.check_model(graph, full_check=True)
     content = graph.SerializeToString(deterministic=True)
-    parity = compare(onnx_runtime(content), spec, golden)
-    require(parity)
+    golden, parity = agree(onnx_runtime(content), model, spec, source)
     partial = path.with_suffix(".partial")
     partial.write_bytes(content)
     partial.replace(path)

@@ -13,7 +13,7 @@ from crosseai.contract import ContractError, ModelSpec
 from crosseai.contract.golden import Golden
 from crosseai.export.capture import capture
 from crosseai.export.combined import CombinedGraph
-from crosseai.export.verify import Parity, compare, onnx_runtime, record, require, sample_images
+from crosseai.export.verify import Parity, Run, agree, compare, onnx_runtime, record, require, sample_images
 from tests.unit.export import networks
 
 Outputs = dict[str, npt.NDArray]
@@ -31,10 +31,8 @@ def golden() -> Golden:
     return record(networks.tiny(), SPEC, source="runs:/1")
 
 
-def outcome(
-    graph: CombinedGraph, golden: Golden, spoil: Callable[[Outputs, npt.NDArray], None], spec: ModelSpec = SPEC
-) -> dict[str, bool]:
-    """Which outputs hold when what the graph computes is spoilt, given the targets that it was asked for."""
+def spoilt(graph: CombinedGraph, spoil: Callable[[Outputs, npt.NDArray], None]) -> Run:
+    """What the graph computes, spoilt by a function that is told the targets."""
 
     def run(images: npt.NDArray, targets: npt.NDArray) -> Outputs:
         with torch.no_grad():
@@ -43,7 +41,14 @@ def outcome(
         spoil(outputs, targets)
         return outputs
 
-    return {parity.output: parity.holds for parity in compare(run, spec, golden)}
+    return run
+
+
+def outcome(
+    graph: CombinedGraph, golden: Golden, spoil: Callable[[Outputs, npt.NDArray], None], spec: ModelSpec = SPEC
+) -> dict[str, bool]:
+    """Which outputs hold when what the graph computes is spoilt, given the targets that it was asked for."""
+    return {parity.output: parity.holds for parity in compare(spoilt(graph, spoil), spec, golden)}
 
 
 def test_the_graph_of_the_model_holds(graph, golden):
@@ -56,6 +61,26 @@ def test_one_wrong_output_is_noticed_and_no_other(graph, golden, name):
         outputs[name][:] = outputs[name][::-1] * 0.5 + 1
 
     assert [n for n, holds in outcome(graph, golden, spoil).items() if not holds] == [name]
+
+
+def test_a_graph_must_agree_on_one_set_of_images(graph):
+    right = spoilt(graph, lambda _outputs, _targets: None)
+
+    def wrong_on_the_first(images: npt.NDArray, targets: npt.NDArray) -> Outputs:
+        outputs, first = right(images, targets), sample_images(SPEC.input_size)
+        if any(np.array_equal(image, other) for image in images for other in first):
+            outputs["input_gradients"] *= 2
+        return outputs
+
+    golden, parity = agree(wrong_on_the_first, networks.tiny(), SPEC)
+    assert all(output.holds for output in parity)
+    np.testing.assert_array_equal(golden.images, sample_images(SPEC.input_size, seed=1))
+    for run, spec in (
+        (wrong_on_the_first, replace(SPEC, precision="fp16")),
+        (spoilt(graph, lambda outputs, _: outputs.update(input_gradients=outputs["input_gradients"] * 2)), SPEC),
+    ):
+        with pytest.raises(ContractError, match="input_gradients: expected"):
+            agree(run, networks.tiny(), spec)
 
 
 def test_nan_is_noticed(graph, golden):
