@@ -70,4 +70,6 @@ def parse(words: list[str]) -> click.Context:
     """Parse a command line of ours as the command would, and run nothing."""
     program, name, *arguments = words
     commands = {"crosseai-client": client_main, "crosseai-serve": serve_main}
-    return commands[program].commands[name].make_context(name, arguments)
+    group = commands[program]
+    # With the group's context, as in earnest: click keeps the options for help of the first context it sees.
+    return group.commands[name].make_context(name, arguments, parent=click.Context(group, **group.context_settings))
