@@ -128,7 +128,7 @@ def read_labels(path: Path, classes: Sequence[str]) -> dict[str, Targets]:
             for row in reader:
                 known = labels.setdefault(image_name(row["Image Index"]), set())
                 for label in (row[label_column] or "").split("|"):
-                    if label == NO_FINDING:
+                    if label in ("", NO_FINDING):
                         continue
                     try:
                         known.add(class_index(label, classes))

@@ -244,7 +244,7 @@ class Run:
             return counts
 
     def _write_manifest(self, status: str, counts: Mapping[str, Any]) -> None:
-        """A run that put nothing into the folder leaves no trace in its history."""
+        """A run that ends without putting anything into the folder leaves no trace in its history."""
         runs = list(self._earlier_runs)
         if status == "running" or self._scored_now or not runs:
             runs.append(this_run(self._started, time.monotonic() - self._clock, self._scored_now))

@@ -100,7 +100,8 @@ def score_directory(
         How long to try again when no server answers, in seconds; an embedded one that dies is started again.
     engine
         ``local``, or ``ray``: decoding, requests, boxes and pictures by the workers of a Ray cluster, each of which
-        must reach the files and ``output`` by the same names.
+        must reach the files and ``output`` by the same names. Ray's notices, and all else that is printed meanwhile, go
+        to standard error.
     ray_address
         ``HOST:PORT`` of a cluster, ``auto`` for the one that this machine is part of; None starts one here for the
         time of the run.

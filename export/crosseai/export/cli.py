@@ -148,7 +148,7 @@ def _explain_again(model_dir: Path, spec: ModelSpec, uri: str | None, images: Pa
     if not uri:
         raise InputError(f"{model_dir}: the export did not record where the model came from: expected --model")
     model, _ = load_checkpoint(resolve_checkpoint(uri))
-    return record(model, spec, read_folder(images, spec, count) if images else None)
+    return record(model, spec, read_folder(images, spec, count) if images else Golden.load(model_dir, spec).images)
 
 
 def _show(parities: Iterable["Parity"]) -> None:

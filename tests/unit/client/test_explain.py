@@ -48,3 +48,5 @@ def test_refused_files(tmp_path: Path) -> None:
     file.write_text("Image Index,Finding Labels\na.png,Hernia\n")
     with pytest.raises(InputError, match=r"expected Atelectasis, .*; found only Hernia"):
         parse_explain(str(file), SPEC)
+    file.write_text("Image Index,Finding Labels\na.png,\n")
+    assert parse_explain(str(file), SPEC).targets("a.png") == ()

@@ -269,3 +269,20 @@ def test_a_full_disk_is_told_before_anything_is_decoded(
 def test_real_radiographs_are_decoded(shared_data: Path, tmp_path: Path) -> None:
     radiographs = read_labelled_radiographs(shared_data / "nih")
     assert decoded_images(radiographs, SPEC, tmp_path)[:].std(axis=(1, 2, 3)).min() > 5
+
+
+def test_a_listed_file_that_is_gone_is_named(radiographs: LabelledRadiographs, cache: Path) -> None:
+    radiographs.paths[3].unlink()
+    with pytest.raises(InputError, match=f"{radiographs.paths[3]}: cannot be read: No such file"):
+        decoded_images(radiographs, SPEC, cache)
+
+
+def test_a_file_that_cannot_be_read_any_more_is_used_from_the_cache(
+    radiographs: LabelledRadiographs, cache: Path
+) -> None:
+    before = decoded_images(radiographs, SPEC, cache)[:]
+    for path in radiographs.paths:
+        status = path.stat()
+        path.write_bytes(bytes(status.st_size))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    np.testing.assert_array_equal(decoded_images(radiographs, SPEC, cache)[:], before)

@@ -124,7 +124,10 @@ def _plan(folder: Path, radiographs: LabelledRadiographs, side: int) -> tuple[li
 
 
 def _key(name: str, path: Path) -> bytes:
-    status = path.stat()
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     made_from = json.dumps([name, status.st_size, status.st_mtime_ns])
     return hashlib.sha256(made_from.encode()).hexdigest()[:32].encode()
 

@@ -105,10 +105,13 @@ class Shard:
         return sorted({held[0], held[len(held) // 2], held[-1]}) if held else []
 
     def _outdated(self, at: int, spec: ModelSpec) -> bool:
-        """Whether an image is not spoilt, and yet another than would be decoded now."""
+        """Whether an image is not spoilt, and yet another than would be decoded now; if it can be decoded at all."""
         if zlib.crc32(self.pixels[at]) != self.checksums[at]:
             return False
-        return not np.array_equal(self.pixels[at], _decoded(self.sources[at], spec))
+        try:
+            return not np.array_equal(self.pixels[at], _decoded(self.sources[at], spec))
+        except InputError:
+            return False
 
 
 @contextmanager

@@ -41,7 +41,7 @@ def check_same_configuration(folder: Path, configuration: Mapping[str, Any]) -> 
 
 
 def this_run(started: datetime, seconds: float, files: int) -> dict[str, Any]:
-    """What the manifest says of one run: when and how long, what it scored or failed, and what with."""
+    """What the manifest says of one run: when, how long, how many files and what with; 0 and 0 while it runs."""
     return {
         "started": started.isoformat(timespec="seconds"),
         "seconds": round(seconds, 3),
@@ -75,7 +75,7 @@ def write_manifest(
     counts
         Contents of the tables.
     runs
-        What :func:`this_run` says of each run that put something into the folder, the first one first.
+        What :func:`this_run` says of each run that put something into the folder or was killed, the first one first.
 
     Raises
     ------

@@ -27,7 +27,7 @@ class NameSet:
             self.add(name)
 
     def add(self, name: str) -> None:
-        """Put a name into the set, which nobody has asked for one yet."""
+        """Put a name into the set; only before the first question to it."""
         self._added += _digest(name)
 
     def __len__(self) -> int:
