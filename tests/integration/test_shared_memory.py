@@ -1,8 +1,11 @@
 """Images in shared memory: the same answers as without, and nothing stays behind, against the real embedded Triton."""
 
 import asyncio
+import logging
+import os
 import signal
 import subprocess
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -11,11 +14,14 @@ import numpy as np
 import psutil
 import pytest
 import tritonclient.grpc
+from tritonclient.grpc import InferResult
+from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException
 
 from crosseai.client import score_directory
 from crosseai.client.servers import shared_memory, transport
 from crosseai.client.servers.transport import ServedModel, TritonTransport
-from crosseai.contract import ServerError, ServerUnavailable
+from crosseai.contract import ServerError, ServerUnavailable, TensorSpec
 from crosseai.serve.embedded import EmbeddedTriton
 from crosseai.serve.repository import place_version
 from tests.eventually import eventually
@@ -148,6 +154,8 @@ def test_a_server_that_is_killed_and_started_again(models: Path, unused_port: in
             triton.kill()
             with pytest.raises(ServerUnavailable):
                 await client.ask()
+            with pytest.raises(ServerUnavailable):
+                await client.ask(9)  # which needs a new region
         with EmbeddedTriton(models, grpc_port=unused_port):
             await reconnected(connection)
             for _ in range(4):
@@ -182,6 +190,67 @@ def test_what_a_killed_client_registered_is_removed_by_the_next(tiny_server: str
     assert not registered(tiny_server)
 
 
+def test_names_that_killed_clients_left_are_removed(
+    tiny_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    prefix, boot = shared_memory._prefix(), Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    abandoned, mine = tmp_path / f"{prefix}{ended.pid}-0", tmp_path / f"{prefix}{os.getpid()}-0"
+    elsewhere = tmp_path / abandoned.name.replace(boot, str(uuid.uuid4()))
+    for path in (abandoned, mine, elsewhere):
+        path.touch()
+    monkeypatch.setattr(shared_memory, "FOLDER", tmp_path)
+
+    async def use() -> None:
+        async with connected(tiny_server) as client:
+            await client.ask()
+
+    asyncio.run(use())
+    assert set(tmp_path.iterdir()) == {mine, elsewhere}
+
+
+def test_regions_of_unanswered_requests_are_let_go_at_the_end(tiny_server: str) -> None:
+    images = np.zeros((1, 1, 8, 8), np.uint8)
+
+    async def late(_: object) -> InferResult:
+        raise InferenceServerException("too late", "StatusCode.DEADLINE_EXCEEDED")
+
+    async def use() -> None:
+        async with InferenceServerClient(tiny_server) as client:
+            shared = shared_memory.SharedImages(client, None, local=True)
+            for count in (1, 2):
+                with pytest.raises(InferenceServerException, match="too late"):
+                    await shared.send(TensorSpec("images", "uint8", (-1, 1, 8, 8)), images, late)
+                assert len(registered(tiny_server)) == count, "the server may read it yet"
+            await shared.close()
+
+    asyncio.run(use())
+    assert not registered(tiny_server)
+
+
+def test_a_server_that_hangs_is_asked_once_to_let_go(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_memory, "_CALL_TIMEOUT_S", 0.5)
+    unregister, asked = InferenceServerClient.unregister_system_shared_memory, []
+
+    async def counted(client: InferenceServerClient, name: str, **options: object) -> None:
+        asked.append(name)
+        await unregister(client, name, **options)
+
+    monkeypatch.setattr(InferenceServerClient, "unregister_system_shared_memory", counted)
+
+    async def use() -> None:
+        with EmbeddedTriton(models) as server:
+            (triton,) = (p for p in psutil.Process(server.pid).children() if p.name() == "tritonserver")
+            async with connected(server.grpc_url) as client:
+                await client.several(3)
+                triton.suspend()
+            triton.resume()
+
+    asyncio.run(use())
+    assert len(asked) == len(set(asked)) == 3
+
+
 @pytest.mark.parametrize("obstacle", ["this machine has none", "the server sees another", "the server allows none"])
 def test_without_shared_memory_images_travel_in_the_request(
     obstacle: str,
@@ -190,11 +259,17 @@ def test_without_shared_memory_images_travel_in_the_request(
     expected: list[np.ndarray],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO, shared_memory.__name__)
+
     async def use(server: str) -> None:
         async with connected(server) as client:
             assert same(await client.several(3), expected)
+            assert "without shared memory" in caplog.text
+            caplog.clear()
             assert same(await client.several(3), expected)
+            assert "shared memory" not in caplog.text, "the server was asked again"
 
     if obstacle == "the server allows none":
         with EmbeddedTriton(models, host="0.0.0.0") as exposed:  # noqa: S104 - for the time of the test

@@ -1,9 +1,8 @@
 """Images for a server on this machine, in memory that both have mapped.
 
 Triton maps a region of POSIX shared memory when it is registered, and needs its name no longer. So the name is removed
-at once, and memory is freed by whoever lets go of it last, however a client ends; a client killed while it registers,
-which takes a millisecond, leaves a name in ``/dev/shm``. The registrations of a killed client are removed by the next
-client of the server.
+at once, and memory is freed by whoever lets go of it last, however a client ends. The registrations of a killed client
+are removed by the next client of the server, and so is the name of a region that it was killed while registering.
 
 Answers come as without it: one that comes too late must not be written where another one is read.
 """
@@ -15,6 +14,7 @@ import os
 import re
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,7 @@ class SharedImages:
         self._taken = local
         self._swept = False
         self._free: list[Region] = []
+        self._names: set[str] = set()  # of all regions that the server may have, those of unanswered requests, too
 
     async def send(
         self, spec: TensorSpec, images: npt.NDArray[np.uint8], call: Callable[[InferInput], Awaitable[InferResult]]
@@ -92,7 +93,7 @@ class SharedImages:
                 answer = await call(region.tensor(spec, images))
             except InferenceServerException as error:
                 if region.name not in error.message():
-                    if error.status() not in _NO_ANSWER:  # else the server may read it yet
+                    if _is_answer(error):  # else the server may read it yet
                         self._free.append(region)
                     raise
                 # A server that was restarted does not know the region; one that never did is not to be asked again.
@@ -105,12 +106,13 @@ class SharedImages:
         return await call(tensor.set_data_from_numpy(images))
 
     async def close(self) -> None:
-        """Have the server let go of the regions that no request uses."""
-        await asyncio.gather(*(self._unregister(region.name) for region in self._free))
+        """Have the server let go of the regions; it refuses where it still works on a request."""
         self._free.clear()
+        await asyncio.gather(*(self._unregister(name) for name in self._names))
+        self._names.clear()
 
     async def _region(self, size: int) -> Region | None:
-        """A free region of at least this size, made if need be; None if the server takes none."""
+        """A free region of at least this size, made if need be; None if the server takes none, or is away."""
         if not self._taken:
             return None
         for i, region in enumerate(self._free):
@@ -121,38 +123,51 @@ class SharedImages:
             return await self._registered(FOLDER / f"{_prefix()}{os.getpid()}-{uuid.uuid4().hex}", size)
         except (OSError, InferenceServerException) as error:
             _logger.info("images are sent without shared memory: %s", error)
-            self._taken = False
+            self._taken &= isinstance(error, InferenceServerException) and not _is_answer(error)
             return None
 
     async def _registered(self, path: Path, size: int) -> Region:
         try:
             region = Region(path, size)
+            self._names.add(region.name)
             await self._client.register_system_shared_memory(path.name, f"/{path.name}", size, **self._options)
         finally:
             path.unlink(missing_ok=True)
         return region
 
     async def _sweep(self) -> None:
-        """Once, have the server let go of what clients that were killed have registered."""
+        """Once, have the server let go of what killed clients have registered, and remove the names that they left."""
         if self._swept:
             return
-        self._swept = True
+        for path in FOLDER.glob(f"{_prefix()}*"):
+            if _is_abandoned(path.name):
+                with suppress(PermissionError):  # another user's
+                    path.unlink(missing_ok=True)
         registered = (await self._client.get_system_shared_memory_status(**self._options)).regions
+        self._swept = True
         await asyncio.gather(*(self._unregister(name) for name in registered if _is_abandoned(name)))
 
     async def _unregister(self, name: str) -> None:
         for _ in range(_UNREGISTER_ATTEMPTS):
             try:
                 await self._client.unregister_system_shared_memory(name, **self._options)
-            except InferenceServerException:
+            except InferenceServerException as error:
+                if not _is_answer(error):
+                    return
                 await asyncio.sleep(_UNREGISTER_PAUSE_S)
             else:
-                break
+                return
+
+
+def _is_answer(error: InferenceServerException) -> bool:
+    """Whether an error is the server's own; Triton calls it UNAVAILABLE, too, that an operation is restricted."""
+    return error.status() not in _NO_ANSWER or "restricted" in error.message()
 
 
 def _prefix() -> str:
-    """What names of regions begin with: the numbers of processes hold in one namespace."""
-    return f"crosseai-images-{Path('/proc/self/ns/pid').stat().st_ino}-"
+    """What names of regions begin with: the numbers of processes hold in one namespace of one running kernel."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"crosseai-images-{boot}-{Path('/proc/self/ns/pid').stat().st_ino}-"
 
 
 def _is_abandoned(name: str) -> bool:
@@ -165,5 +180,5 @@ def _is_abandoned(name: str) -> bool:
     except ProcessLookupError:
         return True
     except PermissionError:
-        return False  # another user's
+        pass  # another user's, which lives
     return False
