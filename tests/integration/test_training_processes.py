@@ -3,10 +3,14 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
+import grpc
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -103,6 +107,47 @@ def test_two_workers_of_ray_train_what_two_processes_do(data: Path, trained_by_t
     assert metrics[0] == metrics[1]
     specs = [load_checkpoint(folder / "checkpoint")[1] for folder in (tmp_path, trained_by_two)]
     assert specs[0] == specs[1], "SHA-256 of weights"
+
+
+@pytest.mark.parametrize("address", ["somewhere", "ray://127.0.0.1:6379", ":6379"])
+def test_an_address_of_no_cluster_is_refused(data: Path, address: str) -> None:
+    pytest.importorskip("ray.train")
+    options = ("--engine", "ray", "--workers", "1", "--ray-address", address)
+    result = CliRunner().invoke(main, ["fit", "--data", str(data), *FIT, *options])
+    assert result.exit_code == 2
+    assert "expected HOST:PORT or auto" in result.stderr
+
+
+@pytest.mark.parametrize("speaks_grpc", [False, True])
+def test_another_server_is_not_taken_for_a_cluster(data: Path, speaks_grpc: bool) -> None:
+    pytest.importorskip("ray.train")
+    with ExitStack() as held:
+        if speaks_grpc:
+            server = grpc.server(held.enter_context(ThreadPoolExecutor(1)))
+            port = server.add_insecure_port("127.0.0.1:0")
+            server.start()
+            held.callback(lambda: server.stop(None).wait())
+        else:
+            port = held.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+        options = ("--engine", "ray", "--workers", "1", "--ray-address", f"127.0.0.1:{port}")
+        result = CliRunner().invoke(main, ["fit", "--data", str(data), *FIT, *options])
+    assert result.exit_code == 2
+    assert f"Ray at 127.0.0.1:{port}: expected the head of a cluster" in result.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_fit_of_ray_does_not_pass_for_a_finished_one(data: Path, number: signal.Signals) -> None:
+    pytest.importorskip("ray.train")
+    options = ("--epochs", "500", "--engine", "ray", "--workers", "1")
+    command = [*TRAIN, "fit", "--data", str(data), *FIT, *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any("epoch   1" in line for line in process.stderr)
+        process.send_signal(number)
+        stdout, stderr = process.communicate()
+    assert process.returncode == 1, stderr
+    assert "Aborted!" in stderr
+    assert "runs:/" not in stdout
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(data: Path, tmp_path: Path) -> None:

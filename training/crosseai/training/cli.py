@@ -117,7 +117,8 @@ def fit(
         raise click.UsageError("--resume needs the --output of the run to go on with")
     if (engine == "ray") != (workers is not None) or (engine == "local" and ray_address is not None):
         raise click.UsageError("--engine ray needs --workers, and they and --ray-address need --engine ray")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the run is recorded as killed
+    # As Ctrl-C: the run is recorded as killed, but for that of Ray's workers, which are ended before they can.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     given = {name: value for name, value in settings.items() if value is not None}
     run = partial(
         fit_classifier,
@@ -202,5 +203,6 @@ def decoding_bar() -> Iterator[Progress]:
             bars[0].update(1)
             if done == total:
                 shown.close()
+                bars.clear()
 
         yield advance
