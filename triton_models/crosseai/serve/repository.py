@@ -137,9 +137,14 @@ def versions_of(repository: Path, name: str) -> Mapping[int, ServedVersion]:
         return {}
     text = config.read_text(encoding="utf-8")
     versions = read_config(text)
-    for number in versions:
-        _plain(folder / str(number), Path.is_dir)
-        _plain(folder / str(number) / served_filename(text), Path.is_file)
+    try:
+        for number in versions:
+            _plain(folder / str(number), Path.is_dir)
+            _plain(folder / str(number) / served_filename(text), Path.is_file)
+    except InputError:
+        if config.read_text(encoding="utf-8") != text:  # a version was taken away meanwhile
+            return versions_of(repository, name)
+        raise
     return versions
 
 
