@@ -1,5 +1,6 @@
 """One process, or several that ``torchrun`` or Ray started: who does what, and what they exchange."""
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,4 +87,5 @@ def joined_processes() -> Iterator[Processes]:
         yield Processes(rank, count, device)
     finally:
         if joins:
+            gc.collect()  # a wrapped network, which holds the group, must not outlive it: its threads would abort at exit
             dist.destroy_process_group()
