@@ -87,5 +87,5 @@ def joined_processes() -> Iterator[Processes]:
         yield Processes(rank, count, device)
     finally:
         if joins:
-            gc.collect()  # a wrapped network, which holds the group, must not outlive it: its threads would abort at exit
+            gc.collect()  # a wrapped network holds the group, whose threads would abort at exit
             dist.destroy_process_group()
