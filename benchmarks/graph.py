@@ -36,7 +36,7 @@ from crosseai.contract import ModelSpec
 from crosseai.export import export_onnx, prune
 from crosseai.export.verify import sample_images
 from crosseai.training import build_model
-from triton_models.backends.onnxruntime.runner import Runner
+from triton_models.backends.onnxruntime.cpu.runner import Runner
 
 BATCHES = (1, 8)
 EXPLAINED = (1, 3, 8)
@@ -53,7 +53,7 @@ OUTPUT_CHOICES = {
 
 RUN = """
 import pathlib, re, sys, numpy
-from triton_models.backends.onnxruntime.runner import Runner
+from triton_models.backends.onnxruntime.cpu.runner import Runner
 folder, threads, *outputs = sys.argv[1:]
 runner = Runner(pathlib.Path(folder, "model.onnx"), int(threads), batched=True)
 runner.run(outputs, dict(numpy.load(pathlib.Path(folder, "feeds.npz"))))

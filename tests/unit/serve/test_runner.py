@@ -8,7 +8,7 @@ import pytest
 
 from crosseai.contract import MODEL_FILENAME
 from tests.tiny_model import TINY_SPEC, write_tiny_model
-from triton_models.backends.onnxruntime.runner import Runner
+from triton_models.backends.onnxruntime.cpu.runner import Runner
 
 OUTPUTS = [tensor.name for tensor in TINY_SPEC.outputs]
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
-from runner import Feed, Runner
+from cpu.runner import Feed, Runner
 
 
 class TritonPythonModel:

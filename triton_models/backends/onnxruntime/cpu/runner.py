@@ -1,5 +1,6 @@
 """Runs an ONNX model on the CPU: no more of it than is asked for, and one image on each thread."""
 
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,6 +10,8 @@ import numpy as np
 import onnx
 import onnx.utils
 import onnxruntime as ort
+
+from .blocked import keep_blocked
 
 HEAVY_OPERATORS = frozenset({"Conv", "ConvTranspose", "Einsum", "Gemm", "If", "Loop", "MatMul", "Scan"})
 
@@ -43,10 +46,10 @@ class Runner:
         self._batched = batched
         self._pool = ThreadPoolExecutor(threads)
         self._heavy_nodes = _heavy_nodes(onnx.load(file, load_external_data=False).graph)
-        session = _session(str(file), threads)
-        self.inputs = [tensor.name for tensor in session.get_inputs()]
-        self.metadata = session.get_modelmeta().custom_metadata_map
-        self._sessions = {(self.outputs, threads): session}
+        checked = ort.InferenceSession(file, _options(1, optimised=True), providers=["CPUExecutionProvider"])
+        self.inputs = [tensor.name for tensor in checked.get_inputs()]
+        self.metadata = checked.get_modelmeta().custom_metadata_map
+        self._sessions: dict[tuple[frozenset[str], int], ort.InferenceSession] = {}
 
     @property
     def outputs(self) -> frozenset[str]:
@@ -78,16 +81,34 @@ class Runner:
         if (closure, threads) not in self._sessions:
             whole = onnx.load(self._file)
             model = onnx.utils.Extractor(whole).extract_model(self.inputs, sorted(closure))
-            self._sessions[closure, threads] = _session(model.SerializeToString(), threads)
+            self._sessions[closure, threads] = _session(model, threads)
         return self._sessions[closure, threads]
 
 
-def _session(model: str | bytes, threads: int) -> ort.InferenceSession:
+def _options(threads: int, *, optimised: bool) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     # Between requests the cores are for others, such as a client on this machine that decodes images.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    if optimised:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED  # that of the file
+    return options
+
+
+def _session(model: onnx.ModelProto, threads: int) -> ort.InferenceSession:
+    """Let ONNX Runtime optimise the graph for this CPU, then keep it in the layout of the convolutions."""
+    with tempfile.TemporaryDirectory() as folder:
+        file, weights = Path(folder, "optimised.onnx"), "weights"
+        options = _options(threads, optimised=False)
+        options.optimized_model_filepath = str(file)
+        options.log_severity_level = 3  # it warns that such a file is for this machine alone
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights)
+        ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        optimised = onnx.load(file, load_external_data=False)
+        keep_blocked(optimised, model)
+        onnx.save(optimised, file)
+        return ort.InferenceSession(file, _options(threads, optimised=True), providers=["CPUExecutionProvider"])
 
 
 def _heavy_nodes(graph: onnx.GraphProto) -> dict[str, frozenset[int]]:

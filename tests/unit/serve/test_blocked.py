@@ -1,0 +1,212 @@
+"""Graphs kept in ONNX Runtime's blocked layout against the same graphs as ONNX Runtime runs them."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from triton_models.backends.onnxruntime.cpu.blocked import block_size, keep_blocked
+
+OPSETS = [helper.make_opsetid("", 20)]
+CPU = ["CPUExecutionProvider"]
+C, H, W = 32, 7, 6
+
+
+class Builder:
+    """A graph in the making: convolutions of ``image`` ``[N, C, H, W]``, and what is done with their results.
+
+    Its other input ``images`` is ``[N]``.
+    """
+
+    def __init__(self) -> None:
+        self.rng = np.random.default_rng(0)
+        self.nodes: list[NodeProto] = []
+        self.initializers: list[TensorProto] = []
+
+    def add(self, operator: str, inputs: list[str], **attributes) -> str:
+        name = f"t{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, inputs, [name], **attributes))
+        return name
+
+    def constant(self, values) -> str:
+        name = f"c{len(self.initializers)}"
+        self.initializers.append(numpy_helper.from_array(np.asarray(values), name))
+        return name
+
+    def convolution(self, x: str, channels: int = C) -> str:
+        weights = self.rng.normal(size=(C, channels, 3, 3)).astype(np.float32) / channels
+        return self.add("Conv", [x, self.constant(weights)], pads=[1, 1, 1, 1])
+
+    def model(self, outputs: list[str]) -> ModelProto:
+        image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", C, H, W])
+        ends = [helper.make_empty_tensor_value_info(name) for name in outputs]
+        images = helper.make_tensor_value_info("images", TensorProto.INT64, [1])
+        graph = helper.make_graph(self.nodes, "test", [image, images], ends, self.initializers)
+        model = helper.make_model(graph, opset_imports=OPSETS, ir_version=10)
+        typed = {value.name: value for value in onnx.shape_inference.infer_shapes(model).graph.output}
+        del model.graph.output[:]
+        model.graph.output.extend(typed[name] for name in outputs)
+        return model
+
+
+def rewritten(model: ModelProto, folder: Path) -> ModelProto:
+    """What the embedded server runs."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    ort.InferenceSession(model.SerializeToString(), options, providers=CPU)
+    optimised = onnx.load(folder / "optimised.onnx")
+    keep_blocked(optimised, model)
+    return optimised
+
+
+def run(model: ModelProto, images: int, *, in_order: bool = False) -> list[np.ndarray]:
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if in_order:
+        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=CPU)
+    image = np.random.default_rng(1).normal(size=(images, C, H, W)).astype(np.float32)
+    return session.run(None, {"image": image, "images": np.array([images])})
+
+
+def assert_same(model: ModelProto, folder: Path) -> ModelProto:
+    made = rewritten(model, folder)
+    for images in (1, 3):
+        for found, expected in zip(run(made, images, in_order=True), run(model, images), strict=True):
+            assert found.dtype == expected.dtype
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    return made
+
+
+def test_blocks_are_those_of_this_cpu():
+    assert block_size() in (8, 16)
+
+
+def step(builder: Builder, x: str, kind: str) -> str:
+    """Something that a reverse pass or an attention gate does with a map ``[N, C, H, W]``; the same shape again."""
+    add, constant = builder.add, builder.constant
+    if kind in ("Relu", "Sigmoid", "Abs", "Tanh"):
+        return add(kind, [x])
+    if kind == "mask":
+        positive = add("Greater", [x, constant(np.float32(0))])
+        return add("Mul", [builder.convolution(x), add("Cast", [positive], to=TensorProto.FLOAT)])
+    if kind == "classes":  # [K * N, ...] to [K, N, ...] and back, with what is there once for all classes
+        sizes = constant([1, -1, C, H, W])
+        split = add("Reshape", [builder.convolution(x), sizes])
+        return add("Reshape", [add("Mul", [split, x]), constant([-1, C, H, W])])
+    if kind == "skip":
+        return add("Relu", [add("Add", [builder.convolution(x), x])])
+    if kind == "plain":  # something that ONNX Runtime has no blocked kernel for, nor we
+        return add("Add", [add("Erf", [x]), builder.convolution(x)])
+    if kind == "window":
+        padded = add("Pad", [x, constant([0, 0, 1, 2, 0, 0, 0, 1])])
+        ends = [constant(v) for v in ([1, 2], [1 + H, 2 + W], [2, -1], [1, 1])]
+        return add("Slice", [padded, *ends])
+    if kind == "interleave":
+        halves = [add("Unsqueeze", [y, constant([4])]) for y in (x, add("Relu", [x]))]
+        woven = add("Reshape", [add("Concat", halves, axis=-1), constant([-1, C, H, 2 * W])])
+        return add("Slice", [woven, constant([0]), constant([W]), constant([3]), constant([1])])
+    if kind == "joined channels":
+        both = add("Concat", [x, builder.convolution(x)], axis=1)
+        return builder.convolution(both, channels=2 * C)
+    axis = {"channel": 1, "height": 2, "width": 3}[kind.split()[-1]]
+    if kind.startswith("winner"):
+        best = add("ArgMax", [x], axis=axis, keepdims=0)
+        ranks = np.arange((C, H, W)[axis - 1]).reshape([-1 if d == axis else 1 for d in range(4)])
+        equal = add("Equal", [add("Unsqueeze", [best, constant([axis])]), constant(ranks)])
+        return add("Mul", [x, add("Cast", [equal], to=TensorProto.FLOAT)])
+    gates = [add(f"Reduce{kind.split()[0]}", [x, constant([axis])], keepdims=k) for k in (0, 1)]
+    gate = add("Add", [add("Unsqueeze", [gates[0], constant([axis])]), gates[1]])
+    return add("Mul", [x, add("Sigmoid", [add("Mul", [gate, constant(np.float32(0.1))])])])
+
+
+KINDS = [
+    "Relu",
+    "Sigmoid",
+    "Abs",
+    "Tanh",
+    "mask",
+    "classes",
+    "skip",
+    "plain",
+    "window",
+    "interleave",
+    "joined channels",
+]
+KINDS += [f"{what} {axis}" for what in ("winner", "Max", "Mean", "Sum") for axis in ("channel", "height", "width")]
+
+
+@settings(deadline=None, max_examples=60)
+@given(kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=6), keep=st.sets(st.integers(0, 6), max_size=2))
+def test_any_graph_computes_what_it_did(kinds, keep, tmp_path_factory):
+    builder = Builder()
+    tensors = [builder.convolution("image")]
+    for kind in kinds:
+        tensors.append(step(builder, tensors[-1], kind))
+    outputs = {builder.convolution(tensors[-1])} | {tensors[i] for i in keep if i < len(tensors)}
+    assert_same(builder.model(sorted(outputs)), tmp_path_factory.mktemp("graph"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_step(kind, tmp_path):
+    builder = Builder()
+    x = step(builder, builder.convolution("image"), kind)
+    assert_same(builder.model([builder.convolution(x)]), tmp_path)
+
+
+def test_nothing_is_reordered_between_a_convolution_and_the_next(tmp_path):
+    builder = Builder()
+    x = builder.convolution("image")
+    for kind in ("mask", "classes", "skip", "window", "interleave", "Max height", "Mean width", "winner height"):
+        x = step(builder, x, kind)
+    made = assert_same(builder.model([builder.convolution(x)]), tmp_path)
+    count = Counter(node.op_type for node in made.graph.node)
+    assert (count["ReorderInput"], count["ReorderOutput"]) == (1, 1)
+
+
+def test_a_convolution_adds_and_clips_on_its_way(tmp_path):
+    builder = Builder()
+    sizes = builder.add("Concat", ["images", builder.constant([C, H, W])], axis=0)
+    x = builder.add("Reshape", [builder.convolution("image"), sizes])
+    end = builder.convolution(step(builder, x, "skip"))
+    made = assert_same(builder.model([end, sizes]), tmp_path)  # an output, that ONNX Runtime may not simplify it
+    assert {node.op_type for node in made.graph.node} <= {"Concat", "Conv", "Reshape", "ReorderInput", "ReorderOutput"}
+
+
+def test_what_is_broadcast_over_images_is_not_added_inside_a_convolution(tmp_path):
+    """Its kernel wants an addend of the result's own shape."""
+    builder = Builder()
+    first = builder.add("Slice", ["image", *(builder.constant([v]) for v in (0, 1, 0))])
+    one = builder.convolution(first)  # [1, C, H, W]
+    total = builder.add("Add", [builder.convolution("image"), one])
+    assert_same(builder.model([builder.convolution(builder.add("Relu", [total]))]), tmp_path)
+
+
+def test_a_number_computed_from_the_image_is_not_taken_for_a_map(tmp_path):
+    builder = Builder()
+    greatest = builder.add("ReduceMax", ["image"], keepdims=0)
+    total = builder.add("Add", [builder.convolution("image"), greatest])
+    assert_same(builder.model([builder.convolution(total)]), tmp_path)
+
+
+def test_graphs_with_branches_and_without_convolutions_are_left_alone(tmp_path):
+    builder = Builder()
+    model = builder.model([builder.add("Relu", ["image"])])
+    made = rewritten(model, tmp_path)
+    assert [node.op_type for node in made.graph.node] == ["Relu"]
+    builder = Builder()
+    x = builder.add("Relu", [builder.convolution("image")])
+    bodies = []
+    for operator in ("Neg", "Abs"):
+        end = helper.make_tensor_value_info(f"end_{operator}", TensorProto.FLOAT, ["N", C, H, W])
+        bodies.append(helper.make_graph([helper.make_node(operator, [x], [end.name])], operator, [], [end]))
+    condition = builder.add("Greater", [builder.add("ReduceMax", [x], keepdims=0), builder.constant(np.float32(0))])
+    chosen = builder.add("If", [condition], then_branch=bodies[0], else_branch=bodies[1])
+    assert_same(builder.model([chosen]), tmp_path)

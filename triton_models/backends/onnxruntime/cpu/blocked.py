@@ -1,0 +1,74 @@
+"""Keeps a graph in ONNX Runtime's blocked layout where ONNX Runtime would leave it.
+
+On CPUs, ONNX Runtime convolves tensors whose channels stand in blocks: what is ``[..., C, H, W]`` lies in memory as
+``[..., C / b, H, W, b]``. It converts from and to that layout around every operator that it has no blocked kernel for,
+and in a reverse pass those are many: a mask follows each convolution. Yet an elementwise operator does not care about
+the order of its numbers, and one along another axis than the channels' finds its axis where it was. Here both are
+applied to the blocked tensors. The numbers are the same, up to the order in which sums are taken.
+"""
+
+import numpy as np
+import onnxruntime as ort
+from onnx import ModelProto, TensorProto, helper, shape_inference
+
+from .schedule import DOMAIN, absorbed, compared_early, needed
+from .twins import Rewriter, Shape
+
+
+def keep_blocked(optimised: ModelProto, plain: ModelProto) -> None:
+    """Rewrite a graph that ONNX Runtime has optimised for this CPU.
+
+    Parameters
+    ----------
+    optimised
+        As ONNX Runtime saves it; changed in place, and then to be run without further optimisation, in the order of its
+        nodes.
+    plain
+        What it was made of: the shapes are inferred from it.
+    """
+    graph = optimised.graph
+    if any(attribute.HasField("g") for node in graph.node for attribute in node.attribute):
+        return  # what a branch or a loop reads is no input of its node
+    if not any(node.domain == DOMAIN for node in graph.node):
+        return
+    rewriter = Rewriter(graph, *_inferred(plain), block_size())
+    for node in graph.node:
+        rewriter.add(node)
+    outputs = [output.name for output in graph.output]
+    for name in outputs:
+        rewriter.require(name)
+    nodes = compared_early(absorbed(needed(rewriter.nodes, outputs), rewriter.sizes))
+    used = {name for node in nodes for name in node.input}
+    constants = [constant for constant in (*graph.initializer, *rewriter.constants) if constant.name in used]
+    graph.ClearField("value_info")
+    graph.ClearField("node")
+    graph.node.extend(nodes)
+    graph.ClearField("initializer")
+    graph.initializer.extend(constants)
+
+
+def block_size() -> int:
+    """Channels a block on this CPU: those that ONNX Runtime makes of four."""
+    node = helper.make_node("ReorderInput", ["plain"], ["blocked"], domain=DOMAIN)
+    plain = helper.make_tensor_value_info("plain", TensorProto.FLOAT, [1, 4, 1, 1])
+    blocked = helper.make_tensor_value_info("blocked", TensorProto.FLOAT, None)
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid(DOMAIN, 1)]
+    graph = helper.make_graph([node], "block", [plain], [blocked])
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    size: int = session.run(None, {"plain": np.zeros((1, 4, 1, 1), dtype=np.float32)})[0].shape[1]
+    return size
+
+
+def _inferred(plain: ModelProto) -> tuple[dict[str, Shape], dict[str, int]]:
+    """Shape and element type of all tensors."""
+    graph = shape_inference.infer_shapes(plain, data_prop=True).graph
+    shapes: dict[str, Shape] = {constant.name: tuple(constant.dims) for constant in graph.initializer}
+    types = {}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        tensor = value.type.tensor_type
+        types[value.name] = tensor.elem_type
+        if tensor.HasField("shape"):
+            sizes = (dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor.shape.dim)
+            shapes[value.name] = tuple(sizes)
+    return shapes, types

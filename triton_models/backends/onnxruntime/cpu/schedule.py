@@ -1,0 +1,85 @@
+"""Which nodes of a blocked graph are run, and in which order; what a convolution does of them on its way."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from onnx import NodeProto, helper
+
+DOMAIN = "com.microsoft.nchwc"
+"""Of ONNX Runtime's blocked operators."""
+
+COMPARISONS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
+
+
+def is_blocked(node: NodeProto, operator: str) -> bool:
+    """Whether a node is one of ONNX Runtime's blocked operators."""
+    return bool(node.domain == DOMAIN and node.op_type == operator)
+
+
+def needed(nodes: Sequence[NodeProto], outputs: Iterable[str]) -> list[NodeProto]:
+    """Nodes that some output needs."""
+    wanted, kept = set(outputs), []
+    for node in reversed(nodes):
+        if not wanted.isdisjoint(node.output):
+            wanted.update(node.input)
+            kept.append(node)
+    return kept[::-1]
+
+
+def compared_early(nodes: Sequence[NodeProto]) -> list[NodeProto]:
+    """Compare as soon as there is something to compare: of what is then no longer needed, a quarter is kept."""
+    ordered: list[NodeProto] = []
+    waiting: dict[str, list[NodeProto]] = {}
+    made = {name for node in nodes for name in node.output}
+    for node in nodes:
+        sources = [name for name in node.input if name in made]
+        if node.op_type in COMPARISONS and len(sources) == 1:
+            waiting.setdefault(sources[0], []).append(node)
+    early = {id(node) for group in waiting.values() for node in group}
+    for node in nodes:
+        if id(node) not in early:
+            ordered.append(node)
+            ordered.extend(each for name in node.output for each in waiting.get(name, []))
+    return ordered
+
+
+def absorbed(nodes: Sequence[NodeProto], sizes: Mapping[str, object]) -> list[NodeProto]:
+    """Let convolutions add a tensor to their result, and apply a ReLU to that, as ONNX Runtime's blocked kernel can.
+
+    Parameters
+    ----------
+    nodes
+        In the order in which they are run.
+    sizes
+        Of blocked maps, where they are known: that kernel does not broadcast.
+    """
+    uses = Counter(name for node in nodes for name in node.input)
+    open_ends: dict[str, NodeProto] = {}
+    """Results of convolutions that a single node reads, which may thus be replaced by what it makes of them."""
+    kept: list[NodeProto] = []
+    for node in nodes:
+        convolution = next((open_ends.pop(name) for name in node.input if name in open_ends), None)
+        if convolution is not None and _absorb(convolution, node, sizes):
+            node = convolution
+        kept.append(node)
+        closed = any(attribute.name == "activation" for attribute in node.attribute)
+        if is_blocked(node, "Conv") and not closed and uses[node.output[0]] == 1:
+            open_ends[node.output[0]] = node
+    last = {id(node): place for place, node in enumerate(kept)}
+    return [node for place, node in enumerate(kept) if last[id(node)] == place]
+
+
+def _absorb(convolution: NodeProto, node: NodeProto, sizes: Mapping[str, object]) -> bool:
+    """Let a convolution do what the node after it does, if it can."""
+    made = convolution.output[0]
+    if node.op_type == "Relu":
+        convolution.attribute.append(helper.make_attribute("activation", "Relu"))
+    elif node.op_type == "Add" and len(convolution.input) < 4:
+        other = next((name for name in node.input if name != made), made)
+        if other not in sizes or sizes[other] != sizes.get(made):
+            return False
+        convolution.input.extend([*[""] * (3 - len(convolution.input)), other])
+    else:
+        return False
+    convolution.output[:] = node.output
+    return True

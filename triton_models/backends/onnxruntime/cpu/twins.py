@@ -1,0 +1,322 @@
+"""Blocked twins: for each tensor of a graph the same tensor in blocked layout, where its node can work on that."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
+
+from .schedule import DOMAIN, is_blocked
+
+ELEMENTWISE = frozenset(
+    {"Abs", "Add", "And", "Cast", "Clip", "Div", "Equal", "Greater", "Less", "Max", "Min", "Mul", "Not", "Or", "Relu"}
+    | {"Sigmoid", "Sub", "Tanh", "Where"}
+)
+
+Shape = tuple[int | str, ...]
+"""Sizes; a name for one that is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """A tensor in blocked layout.
+
+    Parameters
+    ----------
+    name
+        Its name in the graph.
+    shape
+        That of the plain tensor.
+    channel
+        Axis of the channels in ``shape``.
+    memory
+        Whether it is declared as it lies in memory, ``[..., C / b, ..., b]``. If not, it is declared with the plain
+        shape: so does ONNX Runtime.
+    """
+
+    name: str
+    shape: Shape
+    channel: int
+    memory: bool = False
+
+    @property
+    def tail(self) -> Shape:
+        """Sizes from the channels on."""
+        return self.shape[self.channel :]
+
+
+class Rewriter:
+    """Goes through a sorted graph: a tensor gets a blocked twin where it can have one, and is itself made on demand."""
+
+    def __init__(self, graph: GraphProto, shapes: dict[str, Shape], types: dict[str, int], block: int) -> None:
+        self.nodes: list[NodeProto] = []
+        self.constants: list[TensorProto] = []
+        self.sizes: dict[str, tuple[str, Shape]] = {}
+        """Of blocked maps: what their first axis counts, and the other sizes. Equal entries are of equal shape."""
+        self._shapes, self._types, self._block = shapes, types, block
+        self._initializers = {constant.name: constant for constant in graph.initializer}
+        self._producers = {name: node for node in graph.node for name in node.output}
+        self._twins: dict[str, Blocked] = {}
+        self._not_made: set[str] = set()
+        self._batches: dict[str, str] = {}
+        self._renamed: dict[str, str] = {}
+        self._rules = {
+            "ArgMax": self._arg_max,
+            "Concat": self._concat,
+            "Pad": self._pad,
+            "ReduceMax": self._reduce,
+            "ReduceMean": self._reduce,
+            "ReduceSum": self._reduce,
+            "Reshape": self._reshape,
+            "Slice": self._slice,
+            "Unsqueeze": self._unsqueeze,
+        }
+
+    def add(self, node: NodeProto) -> None:
+        """Append a node or its blocked twin."""
+        if is_blocked(node, "ReorderInput") and node.input[0] in self._twins:
+            self._renamed[node.output[0]] = self._declared(self._twins[node.input[0]]).name
+        elif twin := self._twin(node):
+            self._twins[node.output[0]] = twin
+            self._not_made.add(node.output[0])
+        elif not self._reduce_channels(node):
+            self._append(node, [self._plain(name) for name in node.input], node.output)
+
+    def require(self, name: str) -> None:
+        """Make a tensor in plain layout."""
+        if name not in self._not_made:
+            return
+        self._not_made.remove(name)
+        twin = self._twins[name]
+        if (len(twin.shape), twin.channel, self._types[name]) == (4, 1, TensorProto.FLOAT):
+            reorder = helper.make_node("ReorderOutput", [""], [name], domain=DOMAIN, channels=twin.shape[1])
+            self._append(reorder, [self._declared(twin).name], [name])
+            return
+        source, rank = self._as_in_memory(twin), len(twin.shape)
+        order = [*range(twin.channel + 1), rank, *range(twin.channel + 1, rank)]
+        turned = self._emit(helper.make_node("Transpose", [""], [name], perm=order), [source.name], source)
+        shape = self._constant([0] * twin.channel + [int(size) for size in twin.tail])
+        self._append(helper.make_node("Reshape", ["", ""], [name]), [turned.name, shape], [name])
+
+    def _plain(self, name: str) -> str:
+        self.require(name)
+        return self._renamed.get(name, name)
+
+    def _append(self, node: NodeProto, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        copy = NodeProto.FromString(node.SerializeToString())
+        copy.name, copy.input[:], copy.output[:] = outputs[0], inputs, outputs
+        self.nodes.append(copy)
+        if node.domain == DOMAIN and inputs[0] in self._batches:
+            self._batches[outputs[0]] = self._batches[inputs[0]]
+        elif node.op_type == "Reshape" and self._producers.get(inputs[1], node).op_type == "Concat":
+            self._batches[outputs[0]] = self._producers[inputs[1]].input[0]  # first of the sizes that make up the shape
+
+    def _emit(self, node: NodeProto, inputs: Sequence[str], like: Blocked) -> Blocked:
+        """Append a node that makes a blocked tensor; ``like`` is that tensor, but for its name."""
+        name = f"{node.output[0]}/blocked/{len(self.nodes)}"
+        self._append(node, inputs, [name])
+        return self._sized(replace(like, name=name))
+
+    def _sized(self, twin: Blocked) -> Blocked:
+        if twin.name in self._batches and len(twin.shape) == 4 and not twin.memory:
+            self.sizes[twin.name] = self._batches[twin.name], twin.tail
+        return twin
+
+    def _constant(self, values: Iterable[int]) -> str:
+        name = f"blocked/constant/{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.array(list(values), dtype=np.int64), name))
+        return name
+
+    def _values(self, node: NodeProto, place: int) -> list[int] | None:
+        """Values of a constant input."""
+        name = node.input[place] if len(node.input) > place else ""
+        return numpy_helper.to_array(self._initializers[name]).ravel().tolist() if name in self._initializers else None
+
+    def _redeclared(self, twin: Blocked, shape: Sequence[int], *, memory: bool) -> Blocked:
+        if twin.memory == memory:
+            return twin
+        node = helper.make_node("Reshape", ["", ""], [twin.name])
+        redeclared = self._emit(node, [twin.name, self._constant(shape)], replace(twin, memory=memory))
+        return self._counted(redeclared, [twin])
+
+    def _counted(self, made: Blocked, sources: Sequence[Blocked]) -> Blocked:
+        """Note that the first axis counts what that of all sources does, if it is one thing."""
+        batches = {self._batches.get(source.name, "") for source in sources}
+        if len(batches) == 1 and "" not in batches:
+            self._batches[made.name] = batches.pop()
+        return self._sized(made)
+
+    def _declared(self, twin: Blocked) -> Blocked:
+        """With its plain shape."""
+        after = len(twin.shape) - twin.channel - 1
+        return self._redeclared(twin, [0] * twin.channel + [int(twin.tail[0])] + [0] * after, memory=False)
+
+    def _as_in_memory(self, twin: Blocked) -> Blocked:
+        """With its true shape: the other axes are where they are in the plain tensor, and one more is the last."""
+        after, blocks = len(twin.shape) - twin.channel - 1, int(twin.tail[0]) // self._block
+        return self._redeclared(twin, [0] * twin.channel + [blocks] + [0] * after + [self._block], memory=True)
+
+    def _twin(self, node: NodeProto) -> Blocked | None:
+        """The blocked tensor that stands for what a node makes, if the node can be applied to blocked tensors."""
+        shape = self._shapes.get(node.output[0])
+        if shape is None:
+            return None
+        if is_blocked(node, "ReorderOutput"):
+            whole = len(shape) == 4 and _product(shape[1:]) is not None and int(shape[1]) % self._block == 0
+            plain = whole and not _attribute(node, "channels_last")
+            return self._sized(Blocked(node.input[0], shape, 1)) if plain else None
+        if node.domain or not any(name in self._twins for name in node.input):
+            return None
+        if node.op_type in ELEMENTWISE:
+            twin = next(self._twins[name] for name in node.input if name in self._twins)
+            return self._elementwise(node, shape, len(twin.tail))
+        rule = self._rules.get(node.op_type)
+        made = rule(node, shape) if rule and node.input[0] in self._twins else None
+        return None if made is None or _product(made.tail) is None else made
+
+    def _elementwise(self, node: NodeProto, shape: Shape, length: int) -> Blocked | None:
+        """Apply to blocked tensors whose channels and what follows are the last ``length`` axes."""
+        tail = shape[-length:]
+        operands = [self._operand(name, tail) for name in node.input]
+        if None in operands:
+            return None
+        twins = [each for each in operands if isinstance(each, Blocked)]
+        memory = any(twin.tail != tail for twin in twins) or all(twin.memory for twin in twins)
+        form = self._as_in_memory if memory else self._declared
+        formed = [form(each) if isinstance(each, Blocked) else each for each in operands]
+        names = [each.name if isinstance(each, Blocked) else str(each) for each in formed]
+        made = self._emit(node, names, Blocked("", shape, len(shape) - length, memory))
+        return self._counted(made, [each for each in formed if isinstance(each, Blocked)])
+
+    def _operand(self, name: str, tail: Shape) -> Blocked | str | None:
+        """A tensor in blocked layout, to be combined with others of some tail; a single number as it is."""
+        twin, shape = self._twins.get(name), self._shapes.get(name)
+        if not name or (shape is not None and all(size == 1 for size in shape)):
+            return self._plain(name)
+        if shape is None:
+            return None
+        own = shape[-len(tail) :]
+        fits = len(own) == len(tail) and all(size in (1, full) for size, full in zip(own, tail, strict=True))
+        if not fits or _product(tail) is None or (twin is not None and len(twin.tail) != len(tail)):
+            return None
+        if twin is None and own == tail:
+            twin = self._large(name, shape, len(tail))
+        elif twin is None:
+            twin = self._small(name, shape, len(shape) - len(tail))
+        if twin is not None and own[0] == tail[0] and own[-1] == 1 != tail[-1]:
+            # as the last axis but that of a block, what is repeated here would be very short
+            source = self._as_in_memory(twin)
+            repeats = self._constant([1] * (len(shape) - 1) + [int(tail[-1]), 1])
+            expand = helper.make_node("Expand", ["", ""], [name])
+            twin = self._emit(expand, [source.name, repeats], replace(source, shape=(*shape[:-1], tail[-1])))
+        return twin
+
+    def _large(self, name: str, shape: Shape, length: int) -> Blocked | None:
+        """Make the twin of a plain tensor: as it was made, where that was of smaller ones, else of itself."""
+        twin = self._elementwise(self._producers[name], shape, length) if self._assembled(name, shape) else None
+        if twin is None and len(shape) == 4 and length == 3 and self._types.get(name) == TensorProto.FLOAT:
+            node = helper.make_node("ReorderInput", [""], [name], domain=DOMAIN)
+            twin = self._emit(node, [self._plain(name)], Blocked("", shape, 1))
+        if twin is not None:
+            self._twins[name] = twin
+        return twin
+
+    def _assembled(self, name: str, shape: Shape) -> bool:
+        """Whether a tensor is put together of smaller and of blocked ones."""
+        node = self._producers.get(name)
+        if node is None or node.domain or node.op_type not in ELEMENTWISE:
+            return False
+        large = [source for source in node.input if self._shapes.get(source) == shape]
+        return all(source in self._twins or self._assembled(source, shape) for source in large)
+
+    def _small(self, name: str, shape: Shape, channel: int) -> Blocked:
+        """Bring a tensor that will be broadcast into blocked layout; one that all channels share, once for a block."""
+        rank, source = len(shape), self._plain(name)
+        like = Blocked("", shape, channel, memory=True)
+        reshape = helper.make_node("Reshape", ["", ""], [name])
+        if shape[channel] == 1:
+            one = self._emit(reshape, [source, self._constant([0] * rank + [1])], like)
+            expand = helper.make_node("Expand", ["", ""], [name])
+            return self._emit(expand, [one.name, self._constant([1] * rank + [self._block])], like)
+        blocks = [int(shape[channel]) // self._block, self._block]
+        cut = [0] * channel + blocks + [int(size) for size in shape[channel + 1 :]]
+        apart = self._emit(reshape, [source, self._constant(cut)], like)
+        order = [*range(channel + 1), *range(channel + 2, rank + 1), channel + 1]
+        return self._emit(helper.make_node("Transpose", [""], [name], perm=order), [apart.name], like)
+
+    def _reduce(self, node: NodeProto, shape: Shape) -> Blocked | None:
+        twin, axes = self._twins[node.input[0]], self._values(node, 1)
+        if axes is None or len(axes) > 1 or axes[0] % len(twin.shape) <= twin.channel:
+            return None
+        source, own = self._as_in_memory(twin), self._constant([axes[0] % len(twin.shape)])
+        return self._emit(node, [source.name, own], replace(source, shape=shape))
+
+    def _reduce_channels(self, node: NodeProto) -> bool:
+        """Append, if that is what a node does, a reduction over the channels: of the blocks, then within one."""
+        if node.domain or self._rules.get(node.op_type) != self._reduce or node.input[0] not in self._twins:
+            return False
+        twin, axes = self._twins[node.input[0]], self._values(node, 1) or ()
+        if [axis % len(twin.shape) for axis in axes] != [twin.channel]:
+            return False
+        source = self._as_in_memory(twin)
+        blocks = self._emit(node, [source.name, self._constant([twin.channel])], source)
+        within = helper.make_node(node.op_type, ["", ""], [""], keepdims=0)
+        self._append(within, [blocks.name, self._constant([-1])], node.output)
+        return True
+
+    def _reshape(self, node: NodeProto, shape: Shape) -> Blocked | None:
+        """Where channels stay whole, so does the memory before and after them."""
+        twin = self._twins[node.input[0]]
+        for channel in range(1, len(shape) - 1):
+            after = shape[channel + 1 :]
+            if shape[channel] == twin.tail[0] and _product(after) == _product(twin.tail[1:]) is not None:
+                return self._emit(node, [twin.name, self._plain(node.input[1])], Blocked("", shape, channel))
+        return None
+
+    def _unsqueeze(self, node: NodeProto, shape: Shape) -> Blocked | None:
+        twin, axes = self._twins[node.input[0]], self._values(node, 1)
+        if axes is None or min(axes) <= twin.channel:
+            return None
+        source = self._as_in_memory(twin)
+        return self._emit(node, [source.name, node.input[1]], replace(source, shape=shape))
+
+    def _concat(self, node: NodeProto, shape: Shape) -> Blocked | None:
+        twins = [self._twins.get(name) for name in node.input]
+        present = [twin for twin in twins if twin is not None]
+        axis = _attribute(node, "axis") % len(shape)
+        if len(present) < len(twins) or len({twin.channel for twin in present}) > 1:
+            return None
+        sources = [self._as_in_memory(twin) for twin in present]
+        copy = helper.make_node("Concat", node.input, node.output, axis=axis)
+        return self._emit(copy, [source.name for source in sources], replace(sources[0], shape=shape))
+
+    def _slice(self, node: NodeProto, shape: Shape) -> Blocked | None:
+        twin, axes = self._twins[node.input[0]], self._values(node, 3)
+        if axes is None or any(axis % len(shape) == twin.channel for axis in axes):
+            return None
+        source, own = self._as_in_memory(twin), self._constant(axis % len(shape) for axis in axes)
+        return self._emit(node, [source.name, *node.input[1:3], own, *node.input[4:]], replace(source, shape=shape))
+
+    def _pad(self, node: NodeProto, shape: Shape) -> Blocked | None:
+        twin, pads, rank = self._twins[node.input[0]], self._values(node, 1), len(shape)
+        if pads is None or len(pads) != 2 * rank or pads[twin.channel] or pads[rank + twin.channel]:
+            return None
+        source, own = self._as_in_memory(twin), self._constant([*pads[:rank], 0, *pads[rank:], 0])
+        return self._emit(node, [source.name, own, *node.input[2:]], replace(source, shape=shape))
+
+    def _arg_max(self, node: NodeProto, shape: Shape) -> Blocked | None:
+        twin = self._twins[node.input[0]]
+        if _attribute(node, "axis") <= twin.channel:
+            return None
+        source = self._as_in_memory(twin)
+        return self._emit(node, [source.name], replace(source, shape=shape))
+
+
+def _attribute(node: NodeProto, name: str) -> int:
+    """An integer attribute; 0 where it is absent."""
+    return next((int(attribute.i) for attribute in node.attribute if attribute.name == name), 0)
+
+
+def _product(sizes: Shape) -> int | None:
+    return None if any(isinstance(size, str) for size in sizes) else math.prod(map(int, sizes))
