@@ -8,6 +8,7 @@ Along one axis, output ``o`` of a window of stride ``s`` and padding ``p`` reads
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Pair = tuple[int, int]
@@ -45,5 +46,8 @@ def _woven(parts: Sequence[Tensor | None], new_axis: int, axis: int) -> Tensor |
     present = [part for part in parts if part is not None]
     if not present or len(parts) == 1:
         return parts[0] if parts else None
+    if parts[0] is not None and len(present) == 1:  # the others are zeros, which need not be made first
+        after = [0, 0] * (4 - new_axis)
+        return F.pad(present[0].unsqueeze(new_axis), [*after, 0, len(parts) - 1]).flatten(axis, axis + 1)
     filled = [torch.zeros_like(present[0]) if part is None else part for part in parts]
     return torch.stack(filled, new_axis).flatten(axis, axis + 1)

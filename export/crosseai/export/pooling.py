@@ -44,8 +44,16 @@ def first_maximum(x: Tensor, size: Pair, kernel: Pair, stride: Pair, padding: Pa
         padded[..., ty : ty + spans[0] - kernel[0] + 1 : stride[0], tx : tx + spans[1] - kernel[1] + 1 : stride[1]]
         for ty, tx in taps
     ]
-    winner = torch.stack(windows, dim=2).argmax(dim=2)
-    return {tap: winner == index for index, tap in enumerate(taps)}
+    best, exceeds = windows[0], {}
+    for tap, window in zip(taps[1:], windows[1:], strict=True):
+        exceeds[tap] = window > best
+        best = torch.maximum(best, window)
+    won, later = {}, None
+    for tap in reversed(exceeds):  # the last that exceeds all before it
+        won[tap] = exceeds[tap] if later is None else exceeds[tap] & ~later
+        later = exceeds[tap] if later is None else exceeds[tap] | later
+    won[taps[0]] = torch.ones_like(best, dtype=torch.bool) if later is None else ~later
+    return won
 
 
 def spread(contribution: Callable[[Tap], Tensor], size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> Tensor:
