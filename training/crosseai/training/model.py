@@ -30,7 +30,7 @@ class ConvBatchNorm(nn.Module):
 
 
 class AttentionGate(nn.Module):
-    """Weights of one branch: pool one dimension away, convolve the remaining plane, squash.
+    """A third of the weights of one branch: pool one dimension away, convolve the remaining plane, squash.
 
     Parameters
     ----------
@@ -46,12 +46,13 @@ class AttentionGate(nn.Module):
         self.conv = ConvBatchNorm(kernel_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[N, C, H, W]`` to weights in 0..1 of the same rank, of size 1 in the pooled dimension."""
+        """``[N, C, H, W]`` to weights in 0..1/3 of the same rank, of size 1 in the pooled dimension."""
         # torch.max, not amax: its gradient goes to the first maximum, as published; amax shares it among ties
         pooled = torch.stack((x.max(self.pooled_dim).values, x.mean(self.pooled_dim)), dim=1)
         swapped = self.pooled_dim == 3  # the published branch sees the plane as (H, C), pooling leaves (C, H)
         weights = self.conv(pooled.transpose(2, 3)).transpose(2, 3) if swapped else self.conv(pooled)
-        return torch.sigmoid(weights).squeeze(1).unsqueeze(self.pooled_dim)
+        # ONNX Runtime takes five times as long to scale a tensor whose last dimension is 1
+        return (torch.sigmoid(weights).squeeze(1) * (1 / 3)).unsqueeze(self.pooled_dim)
 
 
 class TripletAttention(nn.Module):
@@ -70,8 +71,8 @@ class TripletAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` to the same shape."""
-        weights: Tensor = self.cw(x) * (1 / 3) + self.hc(x) * (1 / 3) + self.hw(x) * (1 / 3)
-        return x * weights
+        gated: Tensor = x * (self.cw(x) + self.hc(x) + self.hw(x))
+        return gated
 
 
 class Bottleneck(nn.Module):
