@@ -36,7 +36,7 @@ from crosseai.contract import ModelSpec
 from crosseai.export import export_onnx, prune
 from crosseai.export.verify import sample_images
 from crosseai.training import build_model
-from triton_models.backends.onnxruntime.cpu.runner import Runner
+from triton_models.backends.onnxruntime.cpu.runner import PROVIDERS, Runner, compiled, session_options
 
 BATCHES = (1, 8)
 EXPLAINED = (1, 3, 8)
@@ -61,28 +61,35 @@ print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 """
 
 TRIED = """\
-ResNet-50 without attention, K = 3:
+K = 3, one image on one thread:
 
 - The convolutions of the reverse pass are at their bound: each class costs as many operations as the forward pass, and
-  takes as long. What remains is memory traffic: every ReLU's mask is read, multiplied, and its neighbours' layouts are
-  converted (`ReorderInput`, `ReorderOutput`: ONNX Runtime keeps convolutions in blocks of 16 channels, and has no
-  blocked product that broadcasts a mask over the classes). The forward pass has its ReLUs inside its convolutions.
-- A batch is spread: each image on one thread, several at a time. Operators on all threads wait for each other, `Cast`,
-  `Concat`, `Slice` and `ConvTranspose`'s scatter run on one thread anyway, and eight images with three classes each are
-  far beyond the caches. As one batch on two threads the same graph takes 1.28 (K = 1) and 1.36 (K = 3) times
-  (1 + K) x forward, with triplet attention 1.47 and 1.61.
+  they run at the same speed, so that they take 0.91 to 0.97 x (1 + K) x forward. What remains is memory traffic: a
+  ReLU's mask is made, widened to float32 and multiplied, strides and pooling are undone, and triplet attention writes
+  fourteen tensors as large as the map for each class. The forward pass has its ReLUs and additions inside its
+  convolutions. A mask inside a convolution needs a kernel that ONNX Runtime does not have.
+- The graph is run in the layout of the convolutions (`cpu/blocked.py`): channels in blocks of 8 or 16. ONNX Runtime
+  itself leaves that layout for every operator that it has no blocked kernel for, and converts each map of the reverse
+  pass twice. Kept in it, additions and ReLUs are done by the convolutions, interleaving copies 16 numbers at a time
+  instead of one, and a product with what is the same in all columns is 2.5 times as fast. In one run on one machine:
+  0.88 (plain) and 0.92 (triplet attention) of the time for K = 1, 0.87 and 0.91 for K = 3. Classification with triplet
+  attention profits, too (0.87), so that a ratio to it says less than the milliseconds.
+- A batch is spread: each image on one thread, several at a time. Operators on all threads wait for each other, `Concat`,
+  `Pad`, `Slice` and `ConvTranspose`'s scatter run on one thread anyway, and eight images with three classes each are
+  far beyond the caches.
 - A single image is computed on all threads, for the sake of its latency, and pays that price.
 - Kept: classes outermost, so that a mask is one span to broadcast (products twice as fast at N = 8); masks by compare
-  and cast instead of `Sign`, which runs on one scalar thread (4x); interleaving by two concatenations instead of a
-  transposition of six axes (5x); strided convolutions of maps up to 14 x 14 as one convolution a phase (1.5-3x faster
-  than `ConvTranspose` there); products instead of `Where` (2x); the guided rule before the mask, where it fuses into
-  the convolution before it; triplet attention's three weights divided by 3 before they are broadcast.
-- Tried and left: phases for all strided convolutions (no gain at 28 x 28, 3-10x slower for a stem of one channel);
-  one sub-pixel convolution with zero taps; `DepthToSpace`, `Gather` or a permutation matrix to interleave; 1x1
-  convolutions as `MatMul` to spare the conversions (slower at 7 x 7 and 14 x 14); no blocked layouts (the forward pass
-  30 % slower, the reverse pass no faster); `Min` with a scaled activation instead of mask and product; OpenVINO 2026.4
-  in place of ONNX Runtime (the forward pass equal, maps 6-18 % slower); other spinning of ONNX Runtime's threads, and
-  smaller blocks of work for them (equal)."""
+  and cast instead of `Sign`, which runs on one scalar thread (4x), compared as soon as the map is there, of which then
+  a quarter is kept; the first maximum of a pooling window by a chain of comparisons instead of an arg-max over stacked
+  windows (half the time); one convolution a phase instead of `ConvTranspose`, except for the stem (3-10x slower there);
+  zeros between pixels by `Pad`; products instead of `Where` (2x); the guided rule before the mask, where it goes into
+  the convolution before it; no product of a number and a tensor whose last dimension is 1 (5x).
+- Tried and left: masks as penalties (0 or -1e20) that the convolution adds (2 % for K = 1, nothing for more classes,
+  since they must be repeated for each); one graph for each K with all sizes known, or a copy of the reverse pass for
+  each class (equal); scattering a gradient to the maxima, `OneHot` for their masks, `Sum` for several additions (all
+  slower); one sub-pixel convolution with zero taps; `DepthToSpace`, `Gather` or a permutation matrix to interleave;
+  1x1 convolutions as `MatMul`; OpenVINO 2026.4 in place of ONNX Runtime (the forward pass equal, maps 6-18 % slower
+  than before); other spinning of ONNX Runtime's threads, and smaller blocks of work for them (equal)."""
 
 Feeds = dict[str, npt.NDArray[Any]]
 Cases = Mapping[str, Callable[[], object]]
@@ -100,12 +107,11 @@ def calibrated(*, triplet_attention: bool, size: int) -> nn.Module:
     return model.eval()
 
 
-def profiled_session(model: onnx.ModelProto, profile: Path) -> onnxruntime.InferenceSession:
-    """A session of one thread on the CPU that writes down what each operator takes."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.enable_profiling, options.profile_file_prefix = True, str(profile)
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+def profiled_session(model: onnx.ModelProto, folder: Path) -> onnxruntime.InferenceSession:
+    """A session of one thread that writes down what each operator takes."""
+    options = session_options(1)
+    options.enable_profiling, options.profile_file_prefix = True, str(folder / "profile")
+    return onnxruntime.InferenceSession(compiled(model, folder), options, providers=PROVIDERS)
 
 
 def feeds_of(spec: ModelSpec, batch: int, explained: int) -> Feeds:
@@ -161,7 +167,7 @@ def profile_rows(graph: onnx.ModelProto, spec: ModelSpec, explained: int) -> lis
     totals: list[dict[str, float]] = []
     for names in (OUTPUT_CHOICES["logits"], OUTPUT_CHOICES["maps"]):
         with tempfile.TemporaryDirectory() as folder:
-            profiled = profiled_session(prune(graph, names), Path(folder) / "profile")
+            profiled = profiled_session(prune(graph, names), Path(folder))
             for _ in range(5):
                 profiled.run(None, feeds_of(spec, 1, explained))
             events = json.loads(Path(profiled.end_profiling()).read_text())

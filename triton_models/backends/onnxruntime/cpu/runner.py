@@ -15,6 +15,8 @@ from .blocked import keep_blocked
 
 HEAVY_OPERATORS = frozenset({"Conv", "ConvTranspose", "Einsum", "Gemm", "If", "Loop", "MatMul", "Scan"})
 
+PROVIDERS = ["CPUExecutionProvider"]
+
 Feed = dict[str, np.ndarray[Any, Any]]
 Answer = list[np.ndarray[Any, Any]]
 
@@ -46,7 +48,7 @@ class Runner:
         self._batched = batched
         self._pool = ThreadPoolExecutor(threads)
         self._heavy_nodes = _heavy_nodes(onnx.load(file, load_external_data=False).graph)
-        checked = ort.InferenceSession(file, _options(1, optimised=True), providers=["CPUExecutionProvider"])
+        checked = ort.InferenceSession(file, session_options(1), providers=PROVIDERS)
         self.inputs = [tensor.name for tensor in checked.get_inputs()]
         self.metadata = checked.get_modelmeta().custom_metadata_map
         self._sessions: dict[tuple[frozenset[str], int], ort.InferenceSession] = {}
@@ -81,34 +83,35 @@ class Runner:
         if (closure, threads) not in self._sessions:
             whole = onnx.load(self._file)
             model = onnx.utils.Extractor(whole).extract_model(self.inputs, sorted(closure))
-            self._sessions[closure, threads] = _session(model, threads)
+            with tempfile.TemporaryDirectory() as folder:
+                file = compiled(model, Path(folder))
+                session = ort.InferenceSession(file, session_options(threads), providers=PROVIDERS)
+            self._sessions[closure, threads] = session
         return self._sessions[closure, threads]
 
 
-def _options(threads: int, *, optimised: bool) -> ort.SessionOptions:
+def compiled(model: onnx.ModelProto, folder: Path) -> Path:
+    """Write a graph as this CPU runs it best: optimised by ONNX Runtime, and kept in the layout of the convolutions."""
+    file, options = folder / "compiled.onnx", ort.SessionOptions()
+    options.optimized_model_filepath = str(file)
+    options.log_severity_level = 3  # it warns that such a file is for this machine alone
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
+    ort.InferenceSession(model.SerializeToString(), options, providers=PROVIDERS)
+    optimised = onnx.load(file, load_external_data=False)
+    keep_blocked(optimised, model)
+    onnx.save(optimised, file)
+    return file
+
+
+def session_options(threads: int) -> ort.SessionOptions:
+    """How a compiled graph is run: as it stands."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.execution_order = ort.ExecutionOrder.PRIORITY_BASED  # that of the file
     # Between requests the cores are for others, such as a client on this machine that decodes images.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    if optimised:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED  # that of the file
     return options
-
-
-def _session(model: onnx.ModelProto, threads: int) -> ort.InferenceSession:
-    """Let ONNX Runtime optimise the graph for this CPU, then keep it in the layout of the convolutions."""
-    with tempfile.TemporaryDirectory() as folder:
-        file, weights = Path(folder, "optimised.onnx"), "weights"
-        options = _options(threads, optimised=False)
-        options.optimized_model_filepath = str(file)
-        options.log_severity_level = 3  # it warns that such a file is for this machine alone
-        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights)
-        ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        optimised = onnx.load(file, load_external_data=False)
-        keep_blocked(optimised, model)
-        onnx.save(optimised, file)
-        return ort.InferenceSession(file, _options(threads, optimised=True), providers=["CPUExecutionProvider"])
 
 
 def _heavy_nodes(graph: onnx.GraphProto) -> dict[str, frozenset[int]]:

@@ -60,6 +60,7 @@ class Rewriter:
         self._twins: dict[str, Blocked] = {}
         self._not_made: set[str] = set()
         self._batches: dict[str, str] = {}
+        self._redeclarations: dict[str, Blocked] = {}
         self._renamed: dict[str, str] = {}
         self._rules = {
             "ArgMax": self._arg_max,
@@ -136,9 +137,11 @@ class Rewriter:
     def _redeclared(self, twin: Blocked, shape: Sequence[int], *, memory: bool) -> Blocked:
         if twin.memory == memory:
             return twin
-        node = helper.make_node("Reshape", ["", ""], [twin.name])
-        redeclared = self._emit(node, [twin.name, self._constant(shape)], replace(twin, memory=memory))
-        return self._counted(redeclared, [twin])
+        if twin.name not in self._redeclarations:
+            node = helper.make_node("Reshape", ["", ""], [twin.name])
+            made = self._emit(node, [twin.name, self._constant(shape)], replace(twin, memory=memory))
+            self._redeclarations[twin.name] = self._counted(made, [twin])
+        return self._redeclarations[twin.name]
 
     def _counted(self, made: Blocked, sources: Sequence[Blocked]) -> Blocked:
         """Note that the first axis counts what that of all sources does, if it is one thing."""
@@ -166,11 +169,13 @@ class Rewriter:
             whole = len(shape) == 4 and _product(shape[1:]) is not None and int(shape[1]) % self._block == 0
             plain = whole and not _attribute(node, "channels_last")
             return self._sized(Blocked(node.input[0], shape, 1)) if plain else None
-        if node.domain or not any(name in self._twins for name in node.input):
+        if node.domain or not node.input:
             return None
         if node.op_type in ELEMENTWISE:
-            twin = next(self._twins[name] for name in node.input if name in self._twins)
-            return self._elementwise(node, shape, len(twin.tail))
+            lengths = [len(self._twins[name].tail) for name in node.input if name in self._twins]
+            if not lengths and self._grows(node, shape):
+                lengths = [3]
+            return self._elementwise(node, shape, lengths[0]) if lengths else None
         rule = self._rules.get(node.op_type)
         made = rule(node, shape) if rule and node.input[0] in self._twins else None
         return None if made is None or _product(made.tail) is None else made
@@ -204,7 +209,7 @@ class Rewriter:
             twin = self._large(name, shape, len(tail))
         elif twin is None:
             twin = self._small(name, shape, len(shape) - len(tail))
-        if twin is not None and own[0] == tail[0] and own[-1] == 1 != tail[-1]:
+        if twin is not None and own[-1] == 1 != tail[-1]:
             # as the last axis but that of a block, what is repeated here would be very short
             source = self._as_in_memory(twin)
             repeats = self._constant([1] * (len(shape) - 1) + [int(tail[-1]), 1])
@@ -212,23 +217,20 @@ class Rewriter:
             twin = self._emit(expand, [source.name, repeats], replace(source, shape=(*shape[:-1], tail[-1])))
         return twin
 
-    def _large(self, name: str, shape: Shape, length: int) -> Blocked | None:
-        """Make the twin of a plain tensor: as it was made, where that was of smaller ones, else of itself."""
-        twin = self._elementwise(self._producers[name], shape, length) if self._assembled(name, shape) else None
-        if twin is None and len(shape) == 4 and length == 3 and self._types.get(name) == TensorProto.FLOAT:
-            node = helper.make_node("ReorderInput", [""], [name], domain=DOMAIN)
-            twin = self._emit(node, [self._plain(name)], Blocked("", shape, 1))
-        if twin is not None:
-            self._twins[name] = twin
-        return twin
-
-    def _assembled(self, name: str, shape: Shape) -> bool:
-        """Whether a tensor is put together of smaller and of blocked ones."""
-        node = self._producers.get(name)
-        if node is None or node.domain or node.op_type not in ELEMENTWISE:
+    def _grows(self, node: NodeProto, shape: Shape) -> bool:
+        """Whether a node makes a map of channels ``[..., C, H, W]`` out of smaller tensors."""
+        sizes = shape[-3:]
+        if len(shape) < 4 or _product(sizes) is None or int(sizes[0]) % self._block or 1 in sizes:
             return False
-        large = [source for source in node.input if self._shapes.get(source) == shape]
-        return all(source in self._twins or self._assembled(source, shape) for source in large)
+        return all(self._shapes.get(name, sizes)[-3:] != sizes for name in node.input if name)
+
+    def _large(self, name: str, shape: Shape, length: int) -> Blocked | None:
+        """Convert a map."""
+        if len(shape) != 4 or length != 3 or self._types.get(name) != TensorProto.FLOAT:
+            return None
+        node = helper.make_node("ReorderInput", [""], [name], domain=DOMAIN)
+        self._twins[name] = self._emit(node, [self._plain(name)], Blocked("", shape, 1))
+        return self._twins[name]
 
     def _small(self, name: str, shape: Shape, channel: int) -> Blocked:
         """Bring a tensor that will be broadcast into blocked layout; one that all channels share, once for a block."""
