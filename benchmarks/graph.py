@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +72,11 @@ K = 3, one image on one thread:
 - The graph is run in the layout of the convolutions (`cpu/blocked.py`): channels in blocks of 8 or 16. ONNX Runtime
   itself leaves that layout for every operator that it has no blocked kernel for, and converts each map of the reverse
   pass twice. Kept in it, additions and ReLUs are done by the convolutions, interleaving copies 16 numbers at a time
-  instead of one, and a product with what is the same in all columns is 2.5 times as fast. In one run on one machine:
-  0.88 (plain) and 0.92 (triplet attention) of the time for K = 1, 0.87 and 0.91 for K = 3. Classification with triplet
-  attention profits, too (0.87), so that a ratio to it says less than the milliseconds.
-- A batch is spread: each image on one thread, several at a time. Operators on all threads wait for each other, `Concat`,
-  `Pad`, `Slice` and `ConvTranspose`'s scatter run on one thread anyway, and eight images with three classes each are
-  far beyond the caches.
+  instead of one, and a product with what is the same in all columns is 2.5 times as fast. The tables "In the layout of
+  the convolutions" say what it saves. Classification with triplet attention profits, too, which the ratio to it hides.
+- A batch is spread: each image on one thread, several at a time. Operators on all threads wait for each other,
+  `Concat`, `Pad`, `Slice` and `ConvTranspose`'s scatter run on one thread anyway, and eight images with three classes
+  each are far beyond the caches.
 - A single image is computed on all threads, for the sake of its latency, and pays that price.
 - Kept: classes outermost, so that a mask is one span to broadcast (products twice as fast at N = 8); masks by compare
   and cast instead of `Sign`, which runs on one scalar thread (4x), compared as soon as the map is there, of which then
@@ -187,6 +187,23 @@ def profile_rows(graph: onnx.ModelProto, spec: ModelSpec, explained: int) -> lis
     return [row(line) for line in cells]
 
 
+def layout_rows(graph: onnx.ModelProto, spec: ModelSpec, rounds: int) -> list[str]:
+    """One image on one thread: as ONNX Runtime optimises the graph, and kept in the layout of the convolutions."""
+    table = []
+    for outputs, explained in (("logits", 1), ("maps", 1), ("maps", 3)):
+        pruned, feeds = prune(graph, OUTPUT_CHOICES[outputs]), feeds_of(spec, 1, explained)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        own = onnxruntime.InferenceSession(pruned.SerializeToString(), options, providers=PROVIDERS)
+        with tempfile.TemporaryDirectory() as folder:
+            kept = onnxruntime.InferenceSession(compiled(pruned, Path(folder)), session_options(1), providers=PROVIDERS)
+        cases = {"own": partial(own.run, None, feeds), "kept": partial(kept.run, None, feeds)}
+        times = times_ms(cases, rounds)
+        milliseconds = (f"{statistics.median(times[name]):.0f}" for name in ("own", "kept"))
+        table.append(row([outputs, explained, *milliseconds, f"{ratio(times, 'kept', 'own'):.2f}"]))
+    return table
+
+
 def peak_memory_mb(model: onnx.ModelProto, feeds: Feeds, outputs: Iterable[str], threads: int) -> float:
     """Peak resident memory of a process that loads a graph and runs it."""
     with tempfile.TemporaryDirectory() as folder:
@@ -268,6 +285,9 @@ def main(output: Path | None, models: Path | None, threads: int, rounds: int) ->
         header = ["N", "K", "forward", "maps", "maps / ((1 + K) forward)"]
         header += ["by hand", "by hand / maps", "one at a time", "one at a time / maps"]
         lines += ["", f"## {name[0].upper()}{name[1:]}", *table(header, cost_rows(path, model, spec, threads, rounds))]
+        lines += ["", "In the layout of the convolutions, one image on one thread:"]
+        header = ["outputs", "K", "ONNX Runtime's own", "kept", "kept / own"]
+        lines += table(header, layout_rows(graph, spec, 5 * rounds))
         lines += ["", "Time by operator, one image on one thread, K = 3:"]
         lines += table(["operator", "forward", "maps"], profile_rows(graph, spec, explained=3))
         lines += ["", "MB of the file, and of a process that runs it (all of it, ONNX Runtime and Python included):"]

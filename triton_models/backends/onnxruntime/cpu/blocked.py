@@ -7,12 +7,17 @@ the order of its numbers, and one along another axis than the channels' finds it
 applied to the blocked tensors. The numbers are the same, up to the order in which sums are taken.
 """
 
+import math
+
 import numpy as np
 import onnxruntime as ort
 from onnx import ModelProto, TensorProto, helper, shape_inference
 
 from .schedule import DOMAIN, absorbed, compared_early, needed
 from .twins import Rewriter, Shape
+
+LARGEST_SHAPE = 64
+"""Numbers in a constant up to which they may be sizes, which the shapes of other tensors depend on."""
 
 
 def keep_blocked(optimised: ModelProto, plain: ModelProto) -> None:
@@ -62,7 +67,15 @@ def block_size() -> int:
 
 def _inferred(plain: ModelProto) -> tuple[dict[str, Shape], dict[str, int]]:
     """Shape and element type of all tensors."""
-    graph = shape_inference.infer_shapes(plain, data_prop=True).graph
+    light = ModelProto(ir_version=plain.ir_version, opset_import=plain.opset_import)
+    for field in ("node", "input", "output"):
+        getattr(light.graph, field).extend(getattr(plain.graph, field))
+    for constant in plain.graph.initializer:
+        if math.prod(constant.dims) > LARGEST_SHAPE:  # a weight: its numbers say nothing, and there are many
+            light.graph.input.append(helper.make_tensor_value_info(constant.name, constant.data_type, constant.dims))
+        else:
+            light.graph.initializer.append(constant)
+    graph = shape_inference.infer_shapes(light, data_prop=True).graph
     shapes: dict[str, Shape] = {constant.name: tuple(constant.dims) for constant in graph.initializer}
     types = {}
     for value in (*graph.input, *graph.value_info, *graph.output):

@@ -81,8 +81,7 @@ class Runner:
         """The session for these outputs, made when it is first needed."""
         closure = self.closure(frozenset(outputs))
         if (closure, threads) not in self._sessions:
-            whole = onnx.load(self._file)
-            model = onnx.utils.Extractor(whole).extract_model(self.inputs, sorted(closure))
+            model = onnx.utils.Extractor(onnx.load(self._file)).extract_model(self.inputs, sorted(closure))
             with tempfile.TemporaryDirectory() as folder:
                 file = compiled(model, Path(folder))
                 session = ort.InferenceSession(file, session_options(threads), providers=PROVIDERS)
@@ -92,11 +91,12 @@ class Runner:
 
 def compiled(model: onnx.ModelProto, folder: Path) -> Path:
     """Write a graph as this CPU runs it best: optimised by ONNX Runtime, and kept in the layout of the convolutions."""
-    file, options = folder / "compiled.onnx", ort.SessionOptions()
+    source, file, options = folder / "source.onnx", folder / "compiled.onnx", ort.SessionOptions()
+    onnx.save(model, source)
     options.optimized_model_filepath = str(file)
     options.log_severity_level = 3  # it warns that such a file is for this machine alone
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
-    ort.InferenceSession(model.SerializeToString(), options, providers=PROVIDERS)
+    ort.InferenceSession(source, options, providers=PROVIDERS)
     optimised = onnx.load(file, load_external_data=False)
     keep_blocked(optimised, model)
     onnx.save(optimised, file)

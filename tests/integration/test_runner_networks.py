@@ -1,0 +1,60 @@
+"""What the embedded server computes with, for exported networks of every family, against plain ONNX Runtime."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from crosseai.contract import ModelSpec
+from crosseai.export import export_onnx
+from crosseai.export.verify import sample_images
+from crosseai.training import build_model
+from tests.unit.export import networks
+from tests.unit.export.test_architectures import CLASSES, NETWORKS
+from triton_models.backends.onnxruntime.cpu.runner import Runner
+
+SIZE = 64
+
+
+def ours(*, triplet_attention: bool) -> nn.Module:
+    return networks.randomised(build_model("resnet14", triplet_attention=triplet_attention, classes=3, width=16))
+
+
+def assert_same_answers(file: Path, spec: ModelSpec, tolerance: float = 5e-4) -> None:
+    whole = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    outputs = [tensor.name for tensor in spec.outputs]
+    for images, explained in ((1, 1), (2, 3)):
+        feed = {"image": sample_images(SIZE, images), "targets": np.tile(np.arange(explained) - 1, (images, 1))}
+        expected = whole.run(outputs, feed)
+        for threads in (1, 3):  # image by image, and all at once
+            runner = Runner(file, threads, batched=True)
+            for name, found, wanted in zip(outputs, runner.run(outputs, feed), expected, strict=True):
+                difference = np.linalg.norm(found.astype(float) - wanted)
+                bound = tolerance * np.linalg.norm(wanted.astype(float))
+                # a level more or less where a pixel lies between two
+                assert difference <= bound + (name == "gradient_maps") * np.sqrt(wanted.size) / 4, name
+
+
+FAMILIES = ["ResNet, bottleneck", "DenseNet", "MobileNet v3", "ConvNeXt", "ShuffleNet"]
+"""Of torchvision; the others are wired alike."""
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_published_families(name, tmp_path):
+    build, layer, channels = NETWORKS[f"torchvision {name}"]
+    torch.manual_seed(0)
+    spec = ModelSpec(input_size=SIZE, classes=CLASSES, channels=channels, mean=(0.5,) * channels, std=(0.2,) * channels)
+    report = export_onnx(networks.randomised(build()), spec, tmp_path / "model.onnx", layer=layer)
+    assert_same_answers(report.path, report.spec)
+
+
+@pytest.mark.parametrize(("triplet_attention", "precision"), [(False, "fp32"), (True, "fp32"), (False, "fp16")])
+def test_our_own_network(triplet_attention, precision, tmp_path):
+    torch.manual_seed(0)
+    spec = ModelSpec(input_size=SIZE, classes=CLASSES)
+    model = ours(triplet_attention=triplet_attention)
+    report = export_onnx(model, spec, tmp_path / "model.onnx", precision=precision)
+    assert_same_answers(report.path, report.spec, 5e-4 if precision == "fp32" else 2e-2)
