@@ -101,6 +101,10 @@ def step(builder: Builder, x: str, kind: str) -> str:
         sizes = constant([1, -1, C, H, W])
         split = add("Reshape", [builder.convolution(x), sizes])
         return add("Reshape", [add("Mul", [split, x]), constant([-1, C, H, W])])
+    if kind == "flat":  # sizes of 0 are those of the input
+        rows = add("Slice", [x, *(constant([v]) for v in (0, H, 2))])
+        flat = add("Relu", [add("Reshape", [rows, constant([0, 0, H * W])])])
+        return add("Reshape", [flat, constant([0, 0, H, W])])
     if kind == "skip":
         return add("Relu", [add("Add", [builder.convolution(x), x])])
     if kind == "plain":  # something that ONNX Runtime has no blocked kernel for, nor we
@@ -139,6 +143,7 @@ KINDS = [
     "window",
     "interleave",
     "joined channels",
+    "flat",
 ]
 KINDS += [f"{what} {axis}" for what in ("winner", "Max", "Mean", "Sum") for axis in ("channel", "height", "width")]
 

@@ -273,7 +273,8 @@ class Rewriter:
         for channel in range(1, len(shape) - 1):
             after = shape[channel + 1 :]
             if shape[channel] == twin.tail[0] and _product(after) == _product(twin.tail[1:]) is not None:
-                return self._emit(node, [twin.name, self._plain(node.input[1])], Blocked("", shape, channel))
+                source = self._declared(twin)  # a size of 0 means that of the plain tensor
+                return self._emit(node, [source.name, self._plain(node.input[1])], Blocked("", shape, channel))
         return None
 
     def _unsqueeze(self, node: NodeProto, shape: Shape) -> Blocked | None:
@@ -302,7 +303,7 @@ class Rewriter:
 
     def _pad(self, node: NodeProto, shape: Shape) -> Blocked | None:
         twin, pads, rank = self._twins[node.input[0]], self._values(node, 1), len(shape)
-        if pads is None or len(pads) != 2 * rank or pads[twin.channel] or pads[rank + twin.channel]:
+        if len(node.input) > 3 or pads is None or pads[twin.channel] or pads[rank + twin.channel]:
             return None
         source, own = self._as_in_memory(twin), self._constant([*pads[:rank], 0, *pads[rank:], 0])
         return self._emit(node, [source.name, own, *node.input[2:]], replace(source, shape=shape))
