@@ -72,8 +72,9 @@ K = 3, one image on one thread:
 - The graph is run in the layout of the convolutions (`cpu/blocked.py`): channels in blocks of 8 or 16. ONNX Runtime
   itself leaves that layout for every operator that it has no blocked kernel for, and converts each map of the reverse
   pass twice. Kept in it, additions and ReLUs are done by the convolutions, interleaving copies 16 numbers at a time
-  instead of one, and at 14 x 14 a product with what is the same in all rows is three times as fast. The tables "In the layout of
-  the convolutions" say what it saves. Classification with triplet attention profits, too, which the ratio to it hides.
+  instead of one, and at 14 x 14 a product with what is the same in all rows is three times as fast. The tables "In the
+  layout of the convolutions" say what it saves. Classification with triplet attention profits, too, which the ratio to
+  it hides.
 - A batch is spread: each image on one thread, several at a time. Operators on all threads wait for each other,
   `Concat`, `Pad`, `Slice` and `ConvTranspose`'s scatter run on one thread anyway, and eight images with three classes
   each are far beyond the caches.
@@ -84,12 +85,13 @@ K = 3, one image on one thread:
   windows (half the time); one convolution a phase instead of `ConvTranspose`, except for the stem (3-10x slower there);
   zeros between pixels by `Pad`; products instead of `Where` (2x); the guided rule before the mask, where it goes into
   the convolution before it; no product of a number and a tensor whose last dimension is 1 (5x).
-- Not done: masks as penalties (0 or -1e20) that the convolution adds, which by the times of the operators would save
-  2 % for K = 1, and nothing for more classes, since they must be repeated for each.
-- Tried and left: one graph for each K with all sizes known (equal); scattering a gradient to the maxima, `OneHot` for their masks, `Sum` for several additions (all
-  slower); one sub-pixel convolution with zero taps; `DepthToSpace`, `Gather` or a permutation matrix to interleave;
-  1x1 convolutions as `MatMul`; OpenVINO 2026.4 in place of ONNX Runtime (the forward pass equal, maps 6-18 % slower
-  than before); other spinning of ONNX Runtime's threads, and smaller blocks of work for them (equal)."""
+- Not done: masks as penalties (0 or -1e20) that the convolution adds, which by the times of the operators would save 2
+  % for K = 1, and nothing for more classes, since they must be repeated for each.
+- Tried and left: one graph for each K with all sizes known (equal); scattering a gradient to the maxima, `OneHot` for
+  their masks, `Sum` for several additions (all slower); one sub-pixel convolution with zero taps; `DepthToSpace`,
+  `Gather` or a permutation matrix to interleave; 1x1 convolutions as `MatMul`; OpenVINO 2026.4 in place of ONNX Runtime
+  (the forward pass equal, maps 6-18 % slower than before); other spinning of ONNX Runtime's threads, and smaller blocks
+  of work for them (equal)."""
 
 Feeds = dict[str, npt.NDArray[Any]]
 Cases = Mapping[str, Callable[[], object]]
