@@ -44,7 +44,7 @@ def keep_blocked(optimised: ModelProto, plain: ModelProto) -> None:
     for name in outputs:
         rewriter.require(name)
     nodes = compared_early(absorbed(needed(rewriter.nodes, outputs), rewriter.sizes))
-    used = {name for node in nodes for name in node.input}
+    used = {name for node in nodes for name in node.input}.union(outputs)  # an output may be a constant
     constants = [constant for constant in (*graph.initializer, *rewriter.constants) if constant.name in used]
     graph.ClearField("value_info")
     graph.ClearField("node")

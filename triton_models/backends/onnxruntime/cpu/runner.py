@@ -65,8 +65,8 @@ class Runner:
 
     def run(self, outputs: Sequence[str], feed: Feed) -> Answer:
         """Compute these outputs."""
-        images = len(feed[self.inputs[0]])
-        if not self._batched or images < self._threads:
+        images = len(feed[self.inputs[0]]) if self._batched else 0
+        if images < self._threads:
             together: Answer = self._pruned(outputs, self._threads).run(outputs, feed)
             return together
         session = self._pruned(outputs, 1)

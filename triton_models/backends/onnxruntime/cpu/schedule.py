@@ -27,20 +27,15 @@ def needed(nodes: Sequence[NodeProto], outputs: Iterable[str]) -> list[NodeProto
 
 
 def compared_early(nodes: Sequence[NodeProto]) -> list[NodeProto]:
-    """Compare as soon as there is something to compare: of what is then no longer needed, a quarter is kept."""
-    ordered: list[NodeProto] = []
-    waiting: dict[str, list[NodeProto]] = {}
-    made = {name for node in nodes for name in node.output}
-    for node in nodes:
-        sources = [name for name in node.input if name in made]
-        if node.op_type in COMPARISONS and len(sources) == 1:
-            waiting.setdefault(sources[0], []).append(node)
-    early = {id(node) for group in waiting.values() for node in group}
-    for node in nodes:
-        if id(node) not in early:
-            ordered.append(node)
-            ordered.extend(each for name in node.output for each in waiting.get(name, []))
-    return ordered
+    """Run a comparison right after what it compares: its booleans take a quarter of what that would hold until then."""
+    places: dict[str, int] = {}
+    """Of what is made, where it is made."""
+    order: list[int] = []
+    for i, node in enumerate(nodes):
+        made = [name for name in node.input if name in places]
+        order.append(places[made[0]] if node.op_type in COMPARISONS and len(made) == 1 else i)
+        places.update(dict.fromkeys(node.output, order[-1]))
+    return [node for _, node in sorted(zip(order, nodes, strict=True), key=lambda pair: pair[0])]
 
 
 def absorbed(nodes: Sequence[NodeProto], sizes: Mapping[str, object]) -> list[NodeProto]:

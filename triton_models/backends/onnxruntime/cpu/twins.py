@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from .schedule import DOMAIN, is_blocked
@@ -54,8 +55,10 @@ class Rewriter:
         self.constants: list[TensorProto] = []
         self.sizes: dict[str, tuple[str, Shape]] = {}
         """Of blocked maps: what their first axis counts, and the other sizes. Equal entries are of equal shape."""
-        self._shapes, self._types, self._block = shapes, types, block
+        self._types, self._block = types, block
         self._initializers = {constant.name: constant for constant in graph.initializer}
+        # a constant that ONNX Runtime has transposed keeps its name
+        self._shapes = shapes | {constant.name: tuple(constant.dims) for constant in graph.initializer}
         self._producers = {name: node for node in graph.node for name in node.output}
         self._twins: dict[str, Blocked] = {}
         self._not_made: set[str] = set()
@@ -76,8 +79,9 @@ class Rewriter:
 
     def add(self, node: NodeProto) -> None:
         """Append a node or its blocked twin."""
-        if is_blocked(node, "ReorderInput") and node.input[0] in self._twins:
-            self._renamed[node.output[0]] = self._declared(self._twins[node.input[0]]).name
+        source = self._twins.get(node.input[0]) if is_blocked(node, "ReorderInput") else None
+        if source is not None and source.channel == 1 and not _attribute(node, "channels_last"):
+            self._renamed[node.output[0]] = self._declared(source).name
         elif twin := self._twin(node):
             self._twins[node.output[0]] = twin
             self._not_made.add(node.output[0])
@@ -111,7 +115,9 @@ class Rewriter:
         if node.domain == DOMAIN and inputs[0] in self._batches:
             self._batches[outputs[0]] = self._batches[inputs[0]]
         elif node.op_type == "Reshape" and self._producers.get(inputs[1], node).op_type == "Concat":
-            self._batches[outputs[0]] = self._producers[inputs[1]].input[0]  # first of the sizes that make up the shape
+            first = self._producers[inputs[1]].input[0]  # of the sizes that make up the shape
+            if first not in self._initializers:  # a constant may be -1: whatever is left
+                self._batches[outputs[0]] = first
 
     def _emit(self, node: NodeProto, inputs: Sequence[str], like: Blocked) -> Blocked:
         """Append a node that makes a blocked tensor; ``like`` is that tensor, but for its name."""
@@ -124,9 +130,9 @@ class Rewriter:
             self.sizes[twin.name] = self._batches[twin.name], twin.tail
         return twin
 
-    def _constant(self, values: Iterable[int]) -> str:
+    def _constant(self, values: Iterable[int], dtype: npt.DTypeLike = np.int64) -> str:
         name = f"blocked/constant/{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.array(list(values), dtype=np.int64), name))
+        self.constants.append(numpy_helper.from_array(np.array(list(values), dtype=dtype), name))
         return name
 
     def _values(self, node: NodeProto, place: int) -> list[int] | None:
@@ -187,6 +193,8 @@ class Rewriter:
         if None in operands:
             return None
         twins = [each for each in operands if isinstance(each, Blocked)]
+        if len(shape) > max(len(twin.shape) for twin in twins):
+            return None  # a single number can add axes
         memory = any(twin.tail != tail for twin in twins) or all(twin.memory for twin in twins)
         form = self._as_in_memory if memory else self._declared
         formed = [form(each) if isinstance(each, Blocked) else each for each in operands]
@@ -249,7 +257,7 @@ class Rewriter:
 
     def _reduce(self, node: NodeProto, shape: Shape) -> Blocked | None:
         twin, axes = self._twins[node.input[0]], self._values(node, 1)
-        if axes is None or len(axes) > 1 or axes[0] % len(twin.shape) <= twin.channel:
+        if axes is None or len(axes) != 1 or axes[0] % len(twin.shape) <= twin.channel:
             return None
         source, own = self._as_in_memory(twin), self._constant([axes[0] % len(twin.shape)])
         return self._emit(node, [source.name, own], replace(source, shape=shape))
@@ -258,6 +266,8 @@ class Rewriter:
         """Append, if that is what a node does, a reduction over the channels: of the blocks, then within one."""
         if node.domain or self._rules.get(node.op_type) != self._reduce or node.input[0] not in self._twins:
             return False
+        if self._types.get(node.input[0]) != TensorProto.FLOAT:
+            return False  # the mean of whole means is another
         twin, axes = self._twins[node.input[0]], self._values(node, 1) or ()
         if [axis % len(twin.shape) for axis in axes] != [twin.channel]:
             return False
@@ -279,7 +289,7 @@ class Rewriter:
 
     def _unsqueeze(self, node: NodeProto, shape: Shape) -> Blocked | None:
         twin, axes = self._twins[node.input[0]], self._values(node, 1)
-        if axes is None or min(axes) <= twin.channel:
+        if not axes or min(axes) <= twin.channel:
             return None
         source = self._as_in_memory(twin)
         return self._emit(node, [source.name, node.input[1]], replace(source, shape=shape))
@@ -298,7 +308,8 @@ class Rewriter:
         twin, axes = self._twins[node.input[0]], self._values(node, 3)
         if axes is None or any(axis % len(shape) == twin.channel for axis in axes):
             return None
-        source, own = self._as_in_memory(twin), self._constant(axis % len(shape) for axis in axes)
+        like = helper.tensor_dtype_to_np_dtype(self._initializers[node.input[3]].data_type)
+        source, own = self._as_in_memory(twin), self._constant((axis % len(shape) for axis in axes), like)
         return self._emit(node, [source.name, *node.input[1:3], own, *node.input[4:]], replace(source, shape=shape))
 
     def _pad(self, node: NodeProto, shape: Shape) -> Blocked | None:
