@@ -221,3 +221,82 @@ def test_graphs_with_branches_and_without_convolutions_are_left_alone(tmp_path):
     condition = builder.add("Greater", [builder.add("ReduceMax", [x], keepdims=0), builder.constant(np.float32(0))])
     chosen = builder.add("If", [condition], then_branch=bodies[0], else_branch=bodies[1])
     assert_same(builder.model([chosen]), tmp_path)
+
+
+def weights(builder: Builder, *shape: int) -> str:
+    return builder.constant(builder.rng.normal(size=shape).astype(np.float32) / 8)
+
+
+def channels_on_the_third_axis(b: Builder, x: str) -> list[str]:
+    x = b.convolution(b.add("Concat", ["image"] * 16, axis=0))
+    y = b.add("Relu", [b.add("Reshape", [x, b.constant([-1, 16, C, H * W])])])
+    return [b.add("Conv", [y, weights(b, 16, 16, 3, 3)], pads=[1, 1, 1, 1])]
+
+
+def channels_last(b: Builder, x: str) -> list[str]:
+    column = b.add("Slice", ["image", *(b.constant(v) for v in ([0, 0], [1, 1], [2, 3]))])  # [N, C, 1, 1]
+    broadcast = b.add("Mul", [column, weights(b, 1, 1, 5, C)])
+    return [b.convolution(b.add("Transpose", [broadcast], perm=[0, 3, 1, 2]))]
+
+
+def constant_that_is_transposed(b: Builder, x: str) -> list[str]:
+    square = b.convolution(b.add("Pad", ["image", b.constant([0] * 6 + [C - H, C - W])]))  # height and width are C
+    t = b.add("Transpose", [b.add("Abs", [square])], perm=[0, 2, 3, 1])
+    t = b.add("Transpose", [b.add("Mul", [t, weights(b, 1, C, 1, 1)])], perm=[0, 3, 1, 2])
+    return [b.convolution(t), t]
+
+
+def mean_of_whole_numbers(b: Builder, x: str) -> list[str]:
+    whole = b.add("Cast", [b.add("Mul", [x, b.constant(np.float32(10))])], to=TensorProto.INT32)
+    return [b.add("ReduceMean", [whole, b.constant([1])], keepdims=1)]
+
+
+def comparison_of_a_comparison(b: Builder, x: str) -> list[str]:
+    not_positive = b.add("Equal", [b.add("Greater", [x, b.constant(np.float32(0))]), b.constant(np.array(False))])
+    return [b.convolution(b.add("Mul", [x, b.add("Cast", [not_positive], to=TensorProto.FLOAT)]))]
+
+
+def output_that_is_a_constant(b: Builder, x: str) -> list[str]:
+    return [b.add("Relu", [x]), b.add("Identity", [b.constant(np.float32([1, 2]))])]
+
+
+def sizes_that_are_left_open(b: Builder, x: str) -> list[str]:
+    rest = b.add("Slice", [b.add("Shape", ["image"]), b.constant([1]), b.constant([4])])
+    sizes = b.add("Concat", [b.constant([-1]), rest], axis=0)
+    first = b.add("Slice", ["image", *(b.constant([v]) for v in (0, 1, 0))])
+    p, q = (b.convolution(b.add("Reshape", [b.convolution(v), sizes])) for v in ("image", first))
+    return [b.convolution(b.add("Sigmoid", [b.add("Add", [p, b.add("Abs", [q])])]))]
+
+
+def slice_by_int32(b: Builder, x: str) -> list[str]:
+    return [b.convolution(b.add("Slice", [x, *(b.constant(np.array([v], np.int32)) for v in (0, 5, -2))]))]
+
+
+def no_axes(b: Builder, x: str) -> list[str]:
+    none = b.constant(np.array([], np.int64))
+    return [b.add("Mul", [x, b.add("ReduceSum", [x, none])]), b.add("Unsqueeze", [b.add("Abs", [x]), none])]
+
+
+def number_with_axes_of_its_own(b: Builder, x: str) -> list[str]:
+    padded = b.add("Pad", [x, b.constant([0, 0, 1, 1, 0, 0, 1, 1])])
+    return [b.add("Mul", [padded, b.constant(np.full((1, 1, 1, 1, 1), 2, np.float32))])]
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        channels_on_the_third_axis,
+        channels_last,
+        constant_that_is_transposed,
+        mean_of_whole_numbers,
+        comparison_of_a_comparison,
+        output_that_is_a_constant,
+        sizes_that_are_left_open,
+        slice_by_int32,
+        no_axes,
+        number_with_axes_of_its_own,
+    ],
+)
+def test_graphs_of_other_kinds(graph, tmp_path):
+    builder = Builder()
+    assert_same(builder.model(graph(builder, builder.convolution("image"))), tmp_path)
