@@ -38,7 +38,7 @@ def assert_same_answers(file: Path, spec: ModelSpec, tolerance: float = 5e-4) ->
                 assert difference <= bound + (name == "gradient_maps") * np.sqrt(wanted.size) / 4, name
 
 
-FAMILIES = ["ResNet, bottleneck", "DenseNet", "MobileNet v3", "ConvNeXt", "ShuffleNet"]
+FAMILIES = ["ResNet, bottleneck", "DenseNet", "MobileNet v3"]
 """Of torchvision; the others are wired alike."""
 
 
@@ -51,7 +51,7 @@ def test_published_families(name, tmp_path):
     assert_same_answers(report.path, report.spec)
 
 
-@pytest.mark.parametrize(("triplet_attention", "precision"), [(False, "fp32"), (True, "fp32"), (False, "fp16")])
+@pytest.mark.parametrize(("triplet_attention", "precision"), [(True, "fp32"), (False, "fp16")])
 def test_our_own_network(triplet_attention, precision, tmp_path):
     torch.manual_seed(0)
     spec = ModelSpec(input_size=SIZE, classes=CLASSES)
