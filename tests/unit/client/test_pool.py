@@ -32,6 +32,12 @@ def short_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "POLL_S", 0.002)
 
 
+@pytest.fixture
+def unhedged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No request is sent again, which those that a busy machine holds up would be."""
+    monkeypatch.setattr(hedging, "BUDGET", 0)
+
+
 class FakeTransport:
     """Fails with ``error`` while there is one; ``refuses`` images of this gray; takes ``seconds``."""
 
@@ -88,10 +94,10 @@ def ask(*transports: FakeTransport, requests: int = 1, during: dict | None = Non
     return asyncio.run(run())
 
 
-def test_requests_go_to_the_least_loaded_server() -> None:
+def test_requests_go_to_the_least_loaded_server(unhedged: None) -> None:
     a, b = FakeTransport(), FakeTransport("b:1")
     assert len(ask(a, b, requests=40, in_flight=3)) == 40
-    assert a.calls + b.calls >= 40  # on a machine that stalls, some are asked twice
+    assert a.calls + b.calls == 40
     assert (a.peak, b.peak) == (3, 3)
     assert min(a.calls, b.calls) >= 10
     assert (a.closed, b.closed) == (1, 1)
@@ -233,7 +239,7 @@ def test_one_server_is_never_asked_twice(monkeypatch: pytest.MonkeyPatch) -> Non
     assert a.calls == 60
 
 
-def test_servers_join_and_leave_a_pool_at_work() -> None:
+def test_servers_join_and_leave_a_pool_at_work(unhedged: None) -> None:
     a, b, c = (FakeTransport(f"{name}:1") for name in "abc")
 
     async def run() -> None:
@@ -259,7 +265,7 @@ def test_servers_join_and_leave_a_pool_at_work() -> None:
 
     asyncio.run(run())
     assert [t.closed for t in (a, b, c)] == [1, 1, 1]
-    assert a.calls + b.calls + c.calls >= 130  # on a machine that stalls, some are asked twice
+    assert a.calls + b.calls + c.calls == 130
 
 
 def test_a_server_that_joins_with_another_model_ends_the_run() -> None:
