@@ -36,9 +36,9 @@ def learnt(cohort: Cohort, folder: Path, method: Li2018, **changes: int) -> tupl
 def test_learns_where_it_was_shown_boxes(cohort: Cohort, tmp_path: Path) -> None:
     shown = replace(cohort, boxes=cohort.boxes.of(np.arange(16)))
     early, _ = learnt(shown, tmp_path / "early", Li2018(), epochs=1)
-    late, epochs = learnt(shown, tmp_path / "late", Li2018())
+    late, epochs = learnt(shown, tmp_path / "late", Li2018(), epochs=45)
     assert epochs[-1].loss < 0.5 * epochs[0].loss
-    assert mean_iou(late, shown) > mean_iou(early, shown) + 0.2
+    assert mean_iou(late, shown) > mean_iou(early, shown) + 0.25
     logits = late.logits(cohort.data.images)
     assert logits.shape == (32, 1)
     assert logits[1::2].mean() > logits[::2].mean() + 1
