@@ -98,7 +98,7 @@ class Rewriter:
             reorder = helper.make_node("ReorderOutput", [""], [name], domain=DOMAIN, channels=twin.shape[1])
             self._append(reorder, [self._declared(twin).name], [name])
             return
-        source, rank = self._as_in_memory(twin), len(twin.shape)
+        source, rank = self._declared(twin, memory=True), len(twin.shape)
         order = [*range(twin.channel + 1), rank, *range(twin.channel + 1, rank)]
         turned = self._emit(helper.make_node("Transpose", [""], [name], perm=order), [source.name], source)
         shape = self._constant([0] * twin.channel + [int(size) for size in twin.tail])
@@ -140,10 +140,15 @@ class Rewriter:
         name = node.input[place] if len(node.input) > place else ""
         return numpy_helper.to_array(self._initializers[name]).ravel().tolist() if name in self._initializers else None
 
-    def _redeclared(self, twin: Blocked, shape: Sequence[int], *, memory: bool) -> Blocked:
+    def _declared(self, twin: Blocked, *, memory: bool = False) -> Blocked:
+        """With its plain shape, or as in memory: the other axes in the same places, that of a block as one more."""
         if twin.memory == memory:
             return twin
         if twin.name not in self._redeclarations:
+            shape = [0] * len(twin.shape)  # 0: as it is
+            channels = int(twin.tail[0])
+            shape[twin.channel] = channels // self._block if memory else channels
+            shape += [self._block] if memory else []
             node = helper.make_node("Reshape", ["", ""], [twin.name])
             made = self._emit(node, [twin.name, self._constant(shape)], replace(twin, memory=memory))
             self._redeclarations[twin.name] = self._counted(made, [twin])
@@ -155,16 +160,6 @@ class Rewriter:
         if len(batches) == 1 and "" not in batches:
             self._batches[made.name] = batches.pop()
         return self._sized(made)
-
-    def _declared(self, twin: Blocked) -> Blocked:
-        """With its plain shape."""
-        after = len(twin.shape) - twin.channel - 1
-        return self._redeclared(twin, [0] * twin.channel + [int(twin.tail[0])] + [0] * after, memory=False)
-
-    def _as_in_memory(self, twin: Blocked) -> Blocked:
-        """With its true shape: the other axes are where they are in the plain tensor, and one more is the last."""
-        after, blocks = len(twin.shape) - twin.channel - 1, int(twin.tail[0]) // self._block
-        return self._redeclared(twin, [0] * twin.channel + [blocks] + [0] * after + [self._block], memory=True)
 
     def _twin(self, node: NodeProto) -> Blocked | None:
         """The blocked tensor that stands for what a node makes, if the node can be applied to blocked tensors."""
@@ -196,8 +191,7 @@ class Rewriter:
         if len(shape) > max(len(twin.shape) for twin in twins):
             return None  # a single number can add axes
         memory = any(twin.tail != tail for twin in twins) or all(twin.memory for twin in twins)
-        form = self._as_in_memory if memory else self._declared
-        formed = [form(each) if isinstance(each, Blocked) else each for each in operands]
+        formed = [self._declared(each, memory=memory) if isinstance(each, Blocked) else each for each in operands]
         names = [each.name if isinstance(each, Blocked) else str(each) for each in formed]
         made = self._emit(node, names, Blocked("", shape, len(shape) - length, memory))
         return self._counted(made, [each for each in formed if isinstance(each, Blocked)])
@@ -219,7 +213,7 @@ class Rewriter:
             twin = self._small(name, shape, len(shape) - len(tail))
         if twin is not None and own[-1] == 1 != tail[-1]:
             # as the last axis but that of a block, what is repeated here would be very short
-            source = self._as_in_memory(twin)
+            source = self._declared(twin, memory=True)
             repeats = self._constant([1] * (len(shape) - 1) + [int(tail[-1]), 1])
             expand = helper.make_node("Expand", ["", ""], [name])
             twin = self._emit(expand, [source.name, repeats], replace(source, shape=(*shape[:-1], tail[-1])))
@@ -259,7 +253,7 @@ class Rewriter:
         twin, axes = self._twins[node.input[0]], self._values(node, 1)
         if axes is None or len(axes) != 1 or axes[0] % len(twin.shape) <= twin.channel:
             return None
-        source, own = self._as_in_memory(twin), self._constant([axes[0] % len(twin.shape)])
+        source, own = self._declared(twin, memory=True), self._constant([axes[0] % len(twin.shape)])
         return self._emit(node, [source.name, own], replace(source, shape=shape))
 
     def _reduce_channels(self, node: NodeProto) -> bool:
@@ -271,7 +265,7 @@ class Rewriter:
         twin, axes = self._twins[node.input[0]], self._values(node, 1) or ()
         if [axis % len(twin.shape) for axis in axes] != [twin.channel]:
             return False
-        source = self._as_in_memory(twin)
+        source = self._declared(twin, memory=True)
         blocks = self._emit(node, [source.name, self._constant([twin.channel])], source)
         within = helper.make_node(node.op_type, ["", ""], [""], keepdims=0)
         self._append(within, [blocks.name, self._constant([-1])], node.output)
@@ -291,7 +285,7 @@ class Rewriter:
         twin, axes = self._twins[node.input[0]], self._values(node, 1)
         if not axes or min(axes) <= twin.channel:
             return None
-        source = self._as_in_memory(twin)
+        source = self._declared(twin, memory=True)
         return self._emit(node, [source.name, node.input[1]], replace(source, shape=shape))
 
     def _concat(self, node: NodeProto, shape: Shape) -> Blocked | None:
@@ -300,7 +294,7 @@ class Rewriter:
         axis = _attribute(node, "axis") % len(shape)
         if len(present) < len(twins) or len({twin.channel for twin in present}) > 1:
             return None
-        sources = [self._as_in_memory(twin) for twin in present]
+        sources = [self._declared(twin, memory=True) for twin in present]
         copy = helper.make_node("Concat", node.input, node.output, axis=axis)
         return self._emit(copy, [source.name for source in sources], replace(sources[0], shape=shape))
 
@@ -309,21 +303,21 @@ class Rewriter:
         if axes is None or any(axis % len(shape) == twin.channel for axis in axes):
             return None
         like = helper.tensor_dtype_to_np_dtype(self._initializers[node.input[3]].data_type)
-        source, own = self._as_in_memory(twin), self._constant((axis % len(shape) for axis in axes), like)
+        source, own = self._declared(twin, memory=True), self._constant((axis % len(shape) for axis in axes), like)
         return self._emit(node, [source.name, *node.input[1:3], own, *node.input[4:]], replace(source, shape=shape))
 
     def _pad(self, node: NodeProto, shape: Shape) -> Blocked | None:
         twin, pads, rank = self._twins[node.input[0]], self._values(node, 1), len(shape)
         if len(node.input) > 3 or pads is None or pads[twin.channel] or pads[rank + twin.channel]:
             return None
-        source, own = self._as_in_memory(twin), self._constant([*pads[:rank], 0, *pads[rank:], 0])
+        source, own = self._declared(twin, memory=True), self._constant([*pads[:rank], 0, *pads[rank:], 0])
         return self._emit(node, [source.name, own, *node.input[2:]], replace(source, shape=shape))
 
     def _arg_max(self, node: NodeProto, shape: Shape) -> Blocked | None:
         twin = self._twins[node.input[0]]
         if _attribute(node, "axis") <= twin.channel:
             return None
-        source = self._as_in_memory(twin)
+        source = self._declared(twin, memory=True)
         return self._emit(node, [source.name], replace(source, shape=shape))
 
 
