@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,10 +22,12 @@ from mlflow import MlflowClient
 from crosseai.contract import CANDIDATE, CHAMPION, DEPLOYMENT_ERROR_TAG, PREVIOUS, ServerUnavailable
 from crosseai.serve.cli import main
 from crosseai.serve.config import write_config
-from crosseai.serve.control import Control
+from crosseai.serve.control import Control, VersionStatus
 from crosseai.serve.deployment import LOCK, Deployment
+from crosseai.serve.deployment import watch as watch_server
 from crosseai.serve.embedded import EmbeddedTriton
 from crosseai.serve.repository import champion_of, place_version, sha256_of, versions_of
+from crosseai.serve.signals import stop_on_signals
 from tests.eventually import DEADLINE_S, eventually
 from tests.registered import register_tiny_model, remove_aliases
 from tests.tiny_model import TINY_SPEC
@@ -257,3 +260,31 @@ def test_one_agent_for_a_repository(client, models, server, watch):
     _, stderr = second.communicate(timeout=DEADLINE_S)
     assert second.returncode == 1
     assert "expected no other `crosseai-serve deploy --watch` on it, found one" in stderr
+
+
+class Interrupted(Control):
+    """Told to stop in every round, where a library swallows the exception."""
+
+    def status(self) -> list[VersionStatus]:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        return super().status()
+
+
+def test_told_to_stop_where_the_exception_is_swallowed(client, models, server):
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    told_to_stop = stop_on_signals(tie_to_parent=False)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            watch_server(
+                models,
+                Interrupted(server),
+                grace_s=0,
+                interval_s=DEADLINE_S,
+                runtime="onnxruntime",
+                told_to_stop=told_to_stop,
+            )
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert told_to_stop()

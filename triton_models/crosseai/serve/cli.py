@@ -190,11 +190,17 @@ def deploy(
         raise click.UsageError("--grace, --interval and --runtime need --watch")
     if (runtime == "tensorrt") != (plans is not None):
         raise click.UsageError("--runtime tensorrt and --plans need each other")
-    stop_on_signals(tie_to_parent=tie_to_parent)
+    told_to_stop = stop_on_signals(tie_to_parent=tie_to_parent)
     with stopped_by_signals(), _exit_status():
         if watching and server is not None:
             watch(
-                repository, Control(server, tls), grace_s=grace_s, interval_s=interval_s, runtime=runtime, plans=plans
+                repository,
+                Control(server, tls),
+                grace_s=grace_s,
+                interval_s=interval_s,
+                runtime=runtime,
+                told_to_stop=told_to_stop,
+                plans=plans,
             )
         placed = _place(model, repository)
         if server is not None:

@@ -12,7 +12,7 @@ import fcntl
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -199,7 +199,14 @@ class Deployment:
 
 
 def watch(
-    repository: Path, server: Control, *, grace_s: float, interval_s: float, runtime: Runtime, plans: str | None = None
+    repository: Path,
+    server: Control,
+    *,
+    grace_s: float,
+    interval_s: float,
+    runtime: Runtime,
+    told_to_stop: Callable[[], bool],
+    plans: str | None = None,
 ) -> NoReturn:
     """Bring a server to what the aliases say, again and again, until this process is told to stop.
 
@@ -209,9 +216,13 @@ def watch(
         As for :class:`Deployment`.
     interval_s
         Pause between two rounds, in seconds.
+    told_to_stop
+        Whether this process has been told to stop.
 
     Raises
     ------
+    KeyboardInterrupt
+        When it has.
     InputError
         If another process does so for this repository.
     """
@@ -225,6 +236,8 @@ def watch(
                 if str(error) != said:
                     logger.error("%s", error)  # noqa: TRY400 - a message, no traceback
                 said = str(error)
+            if told_to_stop():
+                raise KeyboardInterrupt  # the signal's own was swallowed
             time.sleep(interval_s)
 
 
