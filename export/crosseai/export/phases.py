@@ -33,8 +33,13 @@ def interleave(phases: Sequence[Tensor | None], stride: Pair, size: Pair) -> Ten
     size
         ``(H, W)`` of the result.
     """
-    rows = [_woven(phases[r * stride[1] : (r + 1) * stride[1]], 4, 3) for r in range(stride[0])]
-    whole = _woven(rows, 3, 2)
+    first, *others = phases
+    if first is not None and all(phase is None for phase in others):  # zeros need not be made first
+        apart = F.pad(first.unsqueeze(3).unsqueeze(5), (0, stride[1] - 1, 0, 0, 0, stride[0] - 1))
+        whole: Tensor | None = apart.flatten(4, 5).flatten(2, 3)
+    else:
+        rows = [_woven(phases[r * stride[1] : (r + 1) * stride[1]], 4, 3) for r in range(stride[0])]
+        whole = _woven(rows, 3, 2)
     if whole is None:
         raise ValueError("interleave: expected at least one phase, found none")
     height, width = size
@@ -46,8 +51,5 @@ def _woven(parts: Sequence[Tensor | None], new_axis: int, axis: int) -> Tensor |
     present = [part for part in parts if part is not None]
     if not present or len(parts) == 1:
         return parts[0] if parts else None
-    if parts[0] is not None and len(present) == 1:  # the others are zeros, which need not be made first
-        after = [0, 0] * (4 - new_axis)
-        return F.pad(present[0].unsqueeze(new_axis), [*after, 0, len(parts) - 1]).flatten(axis, axis + 1)
     filled = [torch.zeros_like(present[0]) if part is None else part for part in parts]
     return torch.stack(filled, new_axis).flatten(axis, axis + 1)

@@ -16,7 +16,35 @@ from crosseai.contract import InputError
 from crosseai.contract.spec import GradientMethod
 from crosseai.export.capture import place
 
-Gradients: TypeAlias = Mapping[str, Tensor | Iterable[Tensor]]
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """A gradient that is zero but for one place along a dimension, such as that of a maximum.
+
+    Parameters
+    ----------
+    dim
+        The dimension.
+    indices
+        The places, ``[N, ...]`` of size 1 along ``dim``.
+    values
+        The gradient there, ``[K * N, ...]`` of the shape of ``indices``.
+    """
+
+    dim: int
+    indices: Tensor
+    values: Tensor
+
+    def added_to(self, dense: Tensor, classes: int) -> Tensor:
+        """Sum with a gradient ``[K * N, ...]``, of which only the places are read and written.
+
+        They are gathered, added to and scattered: TensorRT's parser refuses a scatter that adds.
+        """
+        indices = self.indices.expand(classes, *self.indices.shape).flatten(0, 1)
+        return dense.scatter(self.dim, indices, dense.gather(self.dim, indices) + self.values)
+
+
+Gradients: TypeAlias = Mapping[str, Tensor | Selected | Iterable[Tensor]]
 """Gradient for each named argument of an operator; for a list of tensors, one gradient each."""
 
 
@@ -124,8 +152,7 @@ def sweep(
         if node is target:
             return gradient
         for source, part in _pull_back(node, gradient, values, dependent, classes, method):
-            # a part may be of size 1 where its source is not: it counts for all of that dimension
-            gradients[source] = gradients[source] + part if source in gradients else part
+            gradients[source] = _sum(gradients.get(source), part, values[source], classes)
     raise InputError(f"explained layer: expected the logits to depend on {target.name!r}, found that they do not")
 
 
@@ -144,6 +171,14 @@ def _expanded(gradient: Tensor, value: Any) -> Tensor:
     return gradient if gradient.shape[1:] == shape else gradient.expand(-1, *shape)
 
 
+def _sum(so_far: Tensor | None, part: Tensor | Selected, value: Any, classes: int) -> Tensor:
+    """Of what a source gets; a part may be of size 1 where the source is not: it counts for all of that dimension."""
+    if isinstance(part, Selected):
+        dense = torch.zeros_like(part.values) if so_far is None else so_far
+        return part.added_to(_expanded(dense, value), classes)
+    return part if so_far is None else so_far + part
+
+
 def _pull_back(
     node: fx.Node,
     gradient: Tensor,
@@ -151,7 +186,7 @@ def _pull_back(
     dependent: set[fx.Node],
     classes: int,
     method: GradientMethod,
-) -> Iterable[tuple[fx.Node, Tensor]]:
+) -> Iterable[tuple[fx.Node, Tensor | Selected]]:
     if node.target is operator.getitem and node.args[1] == 0:
         return [(node.all_input_nodes[0], gradient)]
     if node.target not in RULES:
@@ -179,5 +214,5 @@ def _nodes(source: Any) -> list[fx.Node]:
     return [node for node in candidates if isinstance(node, fx.Node)]
 
 
-def _pairs(source: Any, part: Tensor | Iterable[Tensor]) -> Iterable[tuple[fx.Node, Tensor]]:
-    return zip(_nodes(source), [part] if isinstance(part, Tensor) else part, strict=True)
+def _pairs(source: Any, part: Tensor | Selected | Iterable[Tensor]) -> Iterable[tuple[fx.Node, Tensor | Selected]]:
+    return zip(_nodes(source), [part] if isinstance(part, (Tensor, Selected)) else part, strict=True)

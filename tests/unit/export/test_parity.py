@@ -88,12 +88,14 @@ class Tied(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.features(x)
-        largest = x.max(1, keepdim=True).values if self.gate == "max" else x.amax(1, keepdim=True)
-        y = x * largest
+        largest = x.amax(1, keepdim=True) if self.gate == "amax" else x.max(1, keepdim=True).values
+        if self.gate == "max and mean":  # what the mean sends back, the same for all channels, comes first
+            largest = largest + x.mean(1, keepdim=True)
+        y = x * largest if self.gate in ("max", "amax") else largest.expand(-1, 4, -1, -1)
         return self.head(torch.cat([y.sum((2, 3)), y.amax((2, 3))], 1))
 
 
-@pytest.mark.parametrize("gate", ["max", "amax"])
+@pytest.mark.parametrize("gate", ["max", "max alone", "max and mean", "amax"])
 def test_ties_are_broken_as_pytorch_breaks_them(gate):
     """``max_pool2d`` and ``max(dim)`` send the gradient to the first maximum; ``amax`` shares it among all."""
     model = Tied(gate).eval()

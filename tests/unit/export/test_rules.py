@@ -1,5 +1,6 @@
 """Every reverse rule against autograd, K classes at once against one at a time."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor
 import crosseai.export.rules  # noqa: F401
 from crosseai.contract import InputError
 from crosseai.contract.spec import GradientMethod
-from crosseai.export.reverse import RULES, Call
+from crosseai.export.reverse import RULES, Call, Selected
 
 aten = torch.ops.aten
 N, K = 2, 3
@@ -131,6 +132,13 @@ def first(output: Any) -> Tensor:
     return output if isinstance(output, Tensor) else output[0]
 
 
+def dense(part: Tensor | Selected | Iterable[Tensor], source: Any) -> Iterable[Tensor]:
+    if isinstance(part, Selected):
+        other = random(K * N, *source.shape[1:])
+        return [part.added_to(other, K) - other]
+    return [part] if isinstance(part, Tensor) else part
+
+
 def autograd(operator: Any, given: dict[str, Any], names: tuple[str, ...], cotangent: Tensor) -> list[Tensor]:
     leaves: list[Tensor] = []
 
@@ -149,7 +157,7 @@ def test_rule_equals_autograd(name: str) -> None:
     shape = first(call.output).shape
     cotangents = random(K, N, *shape[1:])
     parts = RULES[operator](call, cotangents.flatten(0, 1))
-    found = [t for n in wanted for t in ([parts[n]] if isinstance(parts[n], Tensor) else parts[n])]
+    found = [t for n in wanted for t in dense(parts[n], given[n])]
     for k in range(K):
         expected = autograd(operator, given, wanted, cotangents[k])
         for have, want in zip(found, expected, strict=True):

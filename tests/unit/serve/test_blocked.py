@@ -130,6 +130,10 @@ def step(builder: Builder, x: str, kind: str) -> str:
         ranks = np.arange((C, H, W)[axis - 1]).reshape([-1 if d == axis else 1 for d in range(4)])
         equal = add("Equal", [add("Unsqueeze", [best, constant([axis])]), constant(ranks)])
         return add("Mul", [x, add("Cast", [equal], to=TensorProto.FLOAT)])
+    if kind.startswith("select"):
+        best = add("ArgMax", [x], axis=axis)
+        found = add("GatherElements", [x, best], axis=axis - 4)
+        return add("ScatterElements", [builder.convolution(x), best, add("Tanh", [found])], axis=axis)
     gates = [add(f"Reduce{kind.split()[0]}", [x, constant([axis])], keepdims=k) for k in (0, 1)]
     gate = add("Add", [add("Unsqueeze", [gates[0], constant([axis])]), gates[1]])
     return add("Mul", [x, add("Sigmoid", [add("Mul", [gate, constant(np.float32(0.1))])])])
@@ -149,7 +153,9 @@ KINDS = [
     "joined channels",
     "flat",
 ]
-KINDS += [f"{what} {axis}" for what in ("winner", "Max", "Mean", "Sum") for axis in ("channel", "height", "width")]
+KINDS += [
+    f"{what} {axis}" for what in ("winner", "select", "Max", "Mean", "Sum") for axis in ("channel", "height", "width")
+]
 
 
 @settings(deadline=None, max_examples=60)
@@ -174,7 +180,17 @@ def test_each_step(kind, tmp_path):
 def test_nothing_is_reordered_between_a_convolution_and_the_next(tmp_path):
     builder = Builder()
     x = builder.convolution("image")
-    for kind in ("mask", "classes", "skip", "window", "interleave", "Max height", "Mean width", "winner height"):
+    for kind in (
+        "mask",
+        "classes",
+        "skip",
+        "window",
+        "interleave",
+        "Max height",
+        "Mean width",
+        "winner height",
+        "select width",
+    ):
         x = step(builder, x, kind)
     made = assert_same(builder.model([builder.convolution(x)]), tmp_path)
     count = Counter(node.op_type for node in made.graph.node)
@@ -282,6 +298,41 @@ def number_with_axes_of_its_own(b: Builder, x: str) -> list[str]:
     return [b.add("Mul", [padded, b.constant(np.full((1, 1, 1, 1, 1), 2, np.float32))])]
 
 
+def scatter_that_multiplies(b: Builder, x: str) -> list[str]:
+    best = b.add("ArgMax", [x], axis=2)
+    return [
+        b.convolution(
+            b.add("ScatterElements", [x, best, b.add("Cast", [best], to=TensorProto.FLOAT)], axis=2, reduction="mul")
+        ),
+        x,
+    ]
+
+
+def several_places(b: Builder, x: str) -> list[str]:
+    best = b.add("ArgMax", [x], axis=3)
+    places = b.add("Concat", [best, b.add("Sub", [b.constant([W - 1]), best])], axis=3)
+    found = b.add("GatherElements", [x, places], axis=3)
+    narrow = b.add("Slice", [best, *(b.constant([v]) for v in (1, 3, 2))])
+    return [found, b.add("ScatterElements", [x, narrow, b.add("Cast", [narrow], to=TensorProto.FLOAT)], axis=3)]
+
+
+def places_in_int32(b: Builder, x: str) -> list[str]:
+    best = b.add("Cast", [b.add("ArgMax", [x], axis=1)], to=TensorProto.INT32)
+    return [b.convolution(b.add("ScatterElements", [x, best, b.add("GatherElements", [x, best], axis=1)], axis=1))]
+
+
+def gather_from_booleans(b: Builder, x: str) -> list[str]:
+    positive, best = b.add("Greater", [x, b.constant(np.float32(0))]), b.add("ArgMax", [x], axis=2)
+    return [b.add("GatherElements", [positive, best], axis=2)]
+
+
+def places_of_fewer_images(b: Builder, x: str) -> list[str]:
+    first = b.add("Slice", [x, *(b.constant([v]) for v in (0, 1, 0))])
+    best = b.add("ArgMax", [first], axis=2)
+    changed = b.add("ScatterElements", [x, best, b.add("ReduceMin", [first, b.constant([2])])], axis=2)
+    return [b.convolution(changed), b.add("GatherElements", [changed, best], axis=2)]
+
+
 @pytest.mark.parametrize(
     "graph",
     [
@@ -295,6 +346,11 @@ def number_with_axes_of_its_own(b: Builder, x: str) -> list[str]:
         slice_by_int32,
         no_axes,
         number_with_axes_of_its_own,
+        scatter_that_multiplies,
+        several_places,
+        places_in_int32,
+        gather_from_booleans,
+        places_of_fewer_images,
     ],
 )
 def test_graphs_of_other_kinds(graph, tmp_path):

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from crosseai.export.reverse import Call, Gradients, rule
+from crosseai.export.reverse import Call, Gradients, Selected, rule
 
 aten = torch.ops.aten
 
@@ -67,10 +67,7 @@ def sum_(call: Call, gradient: Tensor) -> Gradients:
 def max_(call: Call, gradient: Tensor) -> Gradients:
     """To the first maximum: ``torch.max`` breaks ties so."""
     (dim,) = _dims(call, [call["dim"]])
-    indices = _kept(call, call.output[1], [dim]).int()  # half as much to compare as in int64
-    ranks = torch.arange(call["self"].shape[dim], dtype=torch.int32, device=indices.device)
-    winner = ranks.reshape([-1 if d == dim else 1 for d in range(indices.ndim)]) == indices
-    return {"self": call.per_class(torch.mul, _kept(call, gradient, [dim]), winner)}
+    return {"self": Selected(dim, *(_kept(call, t, [dim]) for t in (call.output[1], gradient)))}
 
 
 @rule(aten.amax.default)

@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime as ort
 from onnx import ModelProto, TensorProto, helper, shape_inference
 
-from .schedule import DOMAIN, absorbed, compared_early, needed
+from .schedule import DOMAIN, absorbed, compared_early, in_place, needed
 from .twins import Rewriter, Shape
 
 LARGEST_SHAPE = 64
@@ -47,6 +47,9 @@ def keep_blocked(optimised: ModelProto, plain: ModelProto) -> None:
     used = {name for node in nodes for name in node.input}.union(outputs)  # an output may be a constant
     constants = [constant for constant in (*graph.initializer, *rewriter.constants) if constant.name in used]
     graph.ClearField("value_info")
+    for name in in_place(nodes, rewriter.sizes):
+        first, others = rewriter.sizes[name]
+        graph.value_info.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [first, *others]))
     graph.ClearField("node")
     graph.node.extend(nodes)
     graph.ClearField("initializer")

@@ -1,7 +1,7 @@
 """Blocked twins: for each tensor of a graph the same tensor in blocked layout, where its node can work on that."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -63,6 +63,7 @@ class Rewriter:
         self._twins: dict[str, Blocked] = {}
         self._not_made: set[str] = set()
         self._batches: dict[str, str] = {}
+        self._firsts: dict[tuple[int, ...], str] = {}
         self._redeclarations: dict[str, Blocked] = {}
         self._renamed: dict[str, str] = {}
         self._rules = {
@@ -85,7 +86,7 @@ class Rewriter:
         elif twin := self._twin(node):
             self._twins[node.output[0]] = twin
             self._not_made.add(node.output[0])
-        elif not self._reduce_channels(node):
+        elif not (self._reduce_channels(node) or self._select(node)):
             self._append(node, [self._plain(name) for name in node.input], node.output)
 
     def require(self, name: str) -> None:
@@ -121,18 +122,22 @@ class Rewriter:
 
     def _emit(self, node: NodeProto, inputs: Sequence[str], like: Blocked) -> Blocked:
         """Append a node that makes a blocked tensor; ``like`` is that tensor, but for its name."""
+        return self._sized(replace(like, name=self._made(node, inputs)))
+
+    def _made(self, node: NodeProto, inputs: Sequence[str]) -> str:
+        """Append a node; a new name for what it makes."""
         name = f"{node.output[0]}/blocked/{len(self.nodes)}"
         self._append(node, inputs, [name])
-        return self._sized(replace(like, name=name))
+        return name
 
     def _sized(self, twin: Blocked) -> Blocked:
         if twin.name in self._batches and len(twin.shape) == 4 and not twin.memory:
             self.sizes[twin.name] = self._batches[twin.name], twin.tail
         return twin
 
-    def _constant(self, values: Iterable[int], dtype: npt.DTypeLike = np.int64) -> str:
+    def _constant(self, values: npt.ArrayLike, dtype: npt.DTypeLike = np.int64) -> str:
         name = f"blocked/constant/{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.array(list(values), dtype=dtype), name))
+        self.constants.append(numpy_helper.from_array(np.array(values, dtype=dtype), name))
         return name
 
     def _values(self, node: NodeProto, place: int) -> list[int] | None:
@@ -271,6 +276,54 @@ class Rewriter:
         self._append(within, [blocks.name, self._constant([-1])], node.output)
         return True
 
+    def _select(self, node: NodeProto) -> bool:
+        """Append, if that is what a node does, gathering from a map, or scattering to it, along one axis.
+
+        Done on the flattened map: ONNX Runtime takes ten times as long along one of many axes.
+        """
+        twin = self._twins.get(node.input[0]) if node.op_type in ("GatherElements", "ScatterElements") else None
+        if twin is None or twin.channel != 1:
+            return False
+        axis, sizes = _attribute(node, "axis") % len(twin.shape), [int(size) for size in twin.tail]
+        places = [1 if i == axis else size for i, size in enumerate(sizes, start=1)]
+        types = [self._types.get(name) for name in node.input[:2]]
+        if axis == 0 or [*self._shapes[node.input[1]][1:]] != places or types != [TensorProto.FLOAT, TensorProto.INT64]:
+            return False
+        reshape, along = helper.make_node("Reshape", ["", ""], node.output), NodeProto(op_type=node.op_type)
+        along.attribute.extend([each for each in node.attribute if each.name != "axis"])
+        along.attribute.append(helper.make_attribute("axis", 1))
+        along.output.extend(node.output)
+        names = [self._declared(twin).name, *map(self._plain, node.input[1:])]
+        inputs = [self._made(reshape, [name, self._constant([0, -1])]) for name in names]
+        inputs[1] = self._in_memory(node, inputs[1], sizes, axis)
+        found = self._made(along, inputs)
+        if node.op_type == "GatherElements":
+            self._append(reshape, [found, self._constant([0, *places])], node.output)
+            return True
+        self.sizes[inputs[0]] = self.sizes[found] = inputs[0], (math.prod(sizes),)
+        whole = self._emit(reshape, [found, self._constant([0, *sizes])], replace(twin, memory=False))
+        self._twins[node.output[0]] = self._counted(whole, [twin])
+        self._not_made.add(node.output[0])
+        return True
+
+    def _in_memory(self, node: NodeProto, places: str, sizes: list[int], axis: int) -> str:
+        """Places along an axis of a map, none of them negative, as places in its memory."""
+        block, stride = self._block, self._block * math.prod(sizes[axis:])
+        if (*sizes, axis) not in self._firsts:
+            memory = np.arange(math.prod(sizes)).reshape(sizes[0] // block, *sizes[1:], block)
+            plain = np.moveaxis(memory, -1, 1).reshape(sizes)
+            self._firsts[*sizes, axis] = self._constant(plain.take(0, axis - 1).ravel())
+
+        def apply(operator: str, left: str, right: str) -> str:
+            return self._made(helper.make_node(operator, ["", ""], node.output), [left, right])
+
+        if axis == 1:  # within a block one channel follows another, and all else lies between two blocks
+            blocks = apply("Div", places, self._constant([block]))
+            along = apply("Add", places, apply("Mul", blocks, self._constant([stride - block])))
+        else:
+            along = apply("Mul", places, self._constant([stride]))
+        return apply("Add", along, self._firsts[*sizes, axis])
+
     def _reshape(self, node: NodeProto, shape: Shape) -> Blocked | None:
         """Where channels stay whole, so does the memory before and after them."""
         twin = self._twins[node.input[0]]
@@ -303,7 +356,7 @@ class Rewriter:
         if axes is None or any(axis % len(shape) == twin.channel for axis in axes):
             return None
         like = helper.tensor_dtype_to_np_dtype(self._initializers[node.input[3]].data_type)
-        source, own = self._declared(twin, memory=True), self._constant((axis % len(shape) for axis in axes), like)
+        source, own = self._declared(twin, memory=True), self._constant([axis % len(shape) for axis in axes], like)
         return self._emit(node, [source.name, *node.input[1:3], own, *node.input[4:]], replace(source, shape=shape))
 
     def _pad(self, node: NodeProto, shape: Shape) -> Blocked | None:
