@@ -64,34 +64,38 @@ print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 TRIED = """\
 K = 3, one image on one thread:
 
-- The convolutions of the reverse pass are at their bound: each class costs as many operations as the forward pass, and
-  they run at the same speed, so that they take 0.87 to 0.97 x (1 + K) x forward. What remains is memory traffic: a
-  ReLU's mask is made, widened to float32 and multiplied, strides and pooling are undone, and triplet attention makes
-  about fourteen passes over each map for each class. The forward pass has its ReLUs and additions inside its
-  convolutions. A mask inside a convolution needs a kernel that ONNX Runtime does not have.
+- The convolutions of the reverse pass are at their bound: each class costs as many operations as the forward pass,
+  and they run at the same speed, so that they take 0.9 to 1.1 x (1 + K) x forward. What remains is memory traffic:
+  a ReLU's mask is made, widened to float32 and multiplied, strides and pooling are undone, and triplet attention
+  makes about eight passes over each map for each class, and three to find its maxima. The forward pass has its ReLUs
+  and additions inside its convolutions. A mask inside a convolution needs a kernel that ONNX Runtime does not have.
 - The graph is run in the layout of the convolutions (`cpu/blocked.py`): channels in blocks of 8 or 16. ONNX Runtime
   itself leaves that layout for every operator that it has no blocked kernel for, and converts each map of the reverse
   pass twice. Kept in it, additions and ReLUs are done by the convolutions, interleaving copies 16 numbers at a time
-  instead of one, and at 14 x 14 a product with what is the same in all rows is three times as fast. The tables "In the
-  layout of the convolutions" say what it saves. Classification with triplet attention profits, too, which the ratio to
-  it hides.
+  instead of one, and at 14 x 14 a product with what is the same in all rows is three times as fast. Told that both
+  have the same shape, convolutions and scatters add in place. The tables "In the layout of the convolutions" say what
+  it saves. Classification with triplet attention profits, too, which the ratio to it hides.
 - A batch is spread: each image on one thread, several at a time. Operators on all threads wait for each other,
   `Concat`, `Pad`, `Slice` and `ConvTranspose`'s scatter run on one thread anyway, and eight images with three classes
   each are far beyond the caches.
 - A single image is computed on all threads, for the sake of its latency, and pays that price.
 - Kept: classes outermost, so that a mask is one span to broadcast (products twice as fast at N = 8); masks by compare
-  and cast instead of `Sign`, which runs on one scalar thread (4x), compared as soon as the map is there, of which then
-  a quarter is kept; the first maximum of a pooling window by a chain of comparisons instead of an arg-max over stacked
-  windows (half the time); one convolution a phase instead of `ConvTranspose`, except for the stem (3-10x slower there);
-  zeros between pixels by `Pad`; products instead of `Where` (2x); the guided rule before the mask, where it goes into
-  the convolution before it; no product of a number and a tensor whose last dimension is 1 (5x).
-- Not done: masks as penalties (0 or -1e20) that the convolution adds, which by the times of the operators would save 2
-  % for K = 1, and nothing for more classes, since they must be repeated for each.
-- Tried and left: one graph for each K with all sizes known (equal); scattering a gradient to the maxima, `OneHot` for
-  their masks, `Sum` for several additions (all slower); one sub-pixel convolution with zero taps; `DepthToSpace`,
-  `Gather` or a permutation matrix to interleave; 1x1 convolutions as `MatMul`; OpenVINO 2026.4 in place of ONNX Runtime
-  (the forward pass equal, maps 6-18 % slower than before); other spinning of ONNX Runtime's threads, and smaller blocks
-  of work for them (equal)."""
+  and cast instead of `Sign`, which runs on one scalar thread (4x), compared as soon as the map is there, of which
+  then a quarter is kept; the first maximum of a pooling window by a chain of comparisons instead of an arg-max over
+  stacked windows (half the time); the gradient of a maximum along a dimension scattered to its place instead of
+  multiplied by a mask and added, on a flattened map and in place (17 times as fast; along one of five dimensions only
+  as fast, and a copy more where shapes are not known); one convolution a phase instead of `ConvTranspose`, except for
+  the stem (3-10x slower there); zeros between pixels by one `Pad` (a third faster than one for each axis); products
+  instead of `Where` (2x); the guided rule before the mask, where it goes into the convolution before it; no product
+  of a number and a tensor whose last dimension is 1 (5x).
+- Not done: masks as penalties (0 or -1e20) that the convolution adds, which by the times of the operators would save
+  2 % for K = 1, and nothing for more classes, since they must be repeated for each.
+- Tried and left: one graph for each K with all sizes known (equal); masks as `HardSigmoid` of the map (equal), or the
+  lesser of gradient and map with gradients scaled below any activation (1 %); huge pages (equal); `OneHot` for masks
+  of maxima, `Sum` for several additions (slower); one sub-pixel convolution with zero taps; `DepthToSpace`, `Gather`
+  or a permutation matrix to interleave; 1x1 convolutions as `MatMul`; OpenVINO 2026.4 in place of ONNX Runtime (the
+  forward pass equal, maps 6-18 % slower than before); other spinning of ONNX Runtime's threads, and smaller blocks of
+  work for them (equal)."""
 
 Feeds = dict[str, npt.NDArray[Any]]
 Cases = Mapping[str, Callable[[], object]]

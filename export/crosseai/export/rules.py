@@ -8,8 +8,9 @@ argument, built from forward operators only. That of ``y = sigmoid(x)``, with ``
         return {"self": call.per_class(torch.mul, gradient, call.output * (1 - call.output))}
 
 The names are those of the operator's schema (``torch.ops.aten.sigmoid.default._schema``). A gradient may be of size 1
-along a dimension where it is constant. For a model of your own, register a rule from your own module before the
-export; ``tests/unit/export/test_rules.py`` compares every rule with autograd.
+along a dimension where it is constant, or ``Selected`` where it is zero but for one place. For a model of your own,
+register a rule from your own module before the export; ``tests/unit/export/test_rules.py`` compares every rule with
+autograd.
 
 Importing this module registers the rules of :mod:`crosseai.export.operators`.
 """
