@@ -54,7 +54,9 @@ $(DEMO)/model/model.onnx: $(DEMO)/run
 
 ## test: everything that needs no GPU
 
-test: lint types cpp unit integration
+test:
+	$(MAKE) --jobs=2 --output-sync=target lint types cpp
+	$(MAKE) unit integration
 
 lint: $(READY)
 	ruff check .

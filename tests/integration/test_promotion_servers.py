@@ -87,7 +87,10 @@ def serves_alone(server: str, version: int) -> bool:
 
 def stop(agent: subprocess.Popen[bytes]) -> None:
     agent.terminate()
-    agent.wait(DEADLINE_S)
+    try:
+        agent.wait(DEADLINE_S)
+    finally:
+        agent.kill()
 
 
 def test_both_are_promoted_and_both_come_back(client, agents, tmp_path):
