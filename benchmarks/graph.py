@@ -117,7 +117,7 @@ def profiled_session(model: onnx.ModelProto, folder: Path) -> onnxruntime.Infere
     """A session of one thread that writes down what each operator takes."""
     options = session_options(1)
     options.enable_profiling, options.profile_file_prefix = True, str(folder / "profile")
-    return onnxruntime.InferenceSession(compiled(model, folder), options, providers=PROVIDERS)
+    return onnxruntime.InferenceSession(compiled(model, folder, 1)[1], options, providers=PROVIDERS)
 
 
 def feeds_of(spec: ModelSpec, batch: int, explained: int) -> Feeds:
@@ -198,11 +198,9 @@ def layout_rows(graph: onnx.ModelProto, spec: ModelSpec, rounds: int) -> list[st
     table = []
     for outputs, explained in (("logits", 1), ("maps", 1), ("maps", 3)):
         pruned, feeds = prune(graph, OUTPUT_CHOICES[outputs]), feeds_of(spec, 1, explained)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        own = onnxruntime.InferenceSession(pruned.SerializeToString(), options, providers=PROVIDERS)
         with tempfile.TemporaryDirectory() as folder:
-            kept = onnxruntime.InferenceSession(compiled(pruned, Path(folder)), session_options(1), providers=PROVIDERS)
+            own, file = compiled(pruned, Path(folder), 1)
+            kept = onnxruntime.InferenceSession(file, session_options(1), providers=PROVIDERS)
         cases = {"own": partial(own.run, None, feeds), "kept": partial(kept.run, None, feeds)}
         times = times_ms(cases, rounds)
         milliseconds = (f"{statistics.median(times[name]):.0f}" for name in ("own", "kept"))

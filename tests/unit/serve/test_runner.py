@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
+from onnx import ModelProto, numpy_helper
 
 from crosseai.contract import MODEL_FILENAME
 from tests.tiny_model import TINY_SPEC, write_tiny_model
+from triton_models.backends.onnxruntime.cpu import runner as module
 from triton_models.backends.onnxruntime.cpu.runner import Runner
 
 OUTPUTS = [tensor.name for tensor in TINY_SPEC.outputs]
@@ -60,3 +62,23 @@ def test_one_failing_image_fails_the_batch_with_its_reason(file):
     with pytest.raises(Exception, match="idx=99 must be within"):
         runner.run(["heatmaps"], feed)
     np.testing.assert_array_equal(runner.run(["logits"], feed)[0], runner.run(["logits"], images(4))[0])
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_graph_that_is_compiled_wrongly_is_not_served(file, threads, monkeypatch, caplog):
+    def spoil(optimised: ModelProto, plain: ModelProto) -> None:
+        (full,) = (constant for constant in optimised.graph.initializer if constant.name == "full")
+        full.CopyFrom(numpy_helper.from_array(np.float32(250), "full"))
+
+    feed = images(2)
+    expected = ort.InferenceSession(file).run(OUTPUTS, feed)
+    monkeypatch.setattr(module, "keep_blocked", spoil)
+    found = Runner(file, threads, batched=True).run(OUTPUTS, feed)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    assert "ONNX Runtime's own is served" in caplog.text
+
+
+def test_what_is_compiled_is_served_without_a_word(file, caplog):
+    Runner(file, 1, batched=True).run(OUTPUTS, images(2))
+    assert not caplog.text

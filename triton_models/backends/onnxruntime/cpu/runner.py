@@ -1,5 +1,6 @@
 """Runs an ONNX model on the CPU: no more of it than is asked for, and one image on each thread."""
 
+import logging
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,11 @@ HEAVY_OPERATORS = frozenset({"Conv", "ConvTranspose", "Einsum", "Gemm", "If", "L
 
 PROVIDERS = ["CPUExecutionProvider"]
 
+LARGEST_DEVIATION = 0.01
+"""Of what a compiled graph computes from what ONNX Runtime's own does, in norm; rounding makes 1e-7 to 1e-3."""
+
+logger = logging.getLogger(__name__)
+
 Feed = dict[str, np.ndarray[Any, Any]]
 Answer = list[np.ndarray[Any, Any]]
 
@@ -31,6 +37,9 @@ class Runner:
     A batch that keeps every thread busy is computed image by image, each on one thread: an image's activations stay
     closer to the core, no thread waits for another within an operator, and an image's answer does not depend on its
     neighbours. A smaller batch is computed as one, by all threads.
+
+    A session is tried on the first images that it is made for. Should a compiled graph compute anything else than ONNX
+    Runtime makes of the same graph by itself, the latter is served, and a warning says so.
 
     Parameters
     ----------
@@ -67,51 +76,76 @@ class Runner:
         """Compute these outputs."""
         images = len(feed[self.inputs[0]]) if self._batched else 0
         if images < self._threads:
-            together: Answer = self._pruned(outputs, self._threads).run(outputs, feed)
+            together: Answer = self._pruned(outputs, self._threads, feed).run(outputs, feed)
             return together
-        session = self._pruned(outputs, 1)
+        apart = [{name: array[i : i + 1] for name, array in feed.items()} for i in range(images)]
+        session = self._pruned(outputs, 1, apart[0])
 
         def run_alone(i: int) -> Answer:
-            alone: Answer = session.run(outputs, {name: array[i : i + 1] for name, array in feed.items()})
+            alone: Answer = session.run(outputs, apart[i])
             return alone
 
         return [np.concatenate(arrays) for arrays in zip(*self._pool.map(run_alone, range(images)), strict=True)]
 
-    def _pruned(self, outputs: Sequence[str], threads: int) -> ort.InferenceSession:
-        """The session for these outputs, made when it is first needed."""
+    def _pruned(self, outputs: Sequence[str], threads: int, feed: Feed) -> ort.InferenceSession:
+        """The session for these outputs, made when it is first needed, and tried on what it is needed for."""
         closure = self.closure(frozenset(outputs))
         if (closure, threads) not in self._sessions:
-            model = onnx.utils.Extractor(onnx.load(self._file)).extract_model(self.inputs, sorted(closure))
+            names = sorted(closure)
+            model = onnx.utils.Extractor(onnx.load(self._file)).extract_model(self.inputs, names)
             with tempfile.TemporaryDirectory() as folder:
-                file = compiled(model, Path(folder))
+                own, file = compiled(model, Path(folder), threads)
                 session = ort.InferenceSession(file, session_options(threads), providers=PROVIDERS)
+            deviations = map(_deviation, session.run(names, feed), own.run(names, feed))
+            if wrong := {name: d for name, d in zip(names, deviations, strict=True) if not d <= LARGEST_DEVIATION}:
+                logger.warning(
+                    "%s: compiled for this CPU it deviates by %s; ONNX Runtime's own is served", self._file, wrong
+                )
+                session = own
             self._sessions[closure, threads] = session
         return self._sessions[closure, threads]
 
 
-def compiled(model: onnx.ModelProto, folder: Path) -> Path:
-    """Write a graph as this CPU runs it best: optimised by ONNX Runtime, and kept in the layout of the convolutions."""
-    source, file, options = folder / "source.onnx", folder / "compiled.onnx", ort.SessionOptions()
+def compiled(model: onnx.ModelProto, folder: Path, threads: int) -> tuple[ort.InferenceSession, Path]:
+    """Write a graph as this CPU runs it best: optimised by ONNX Runtime, and kept in the layout of the convolutions.
+
+    Returns
+    -------
+    tuple
+        A session of what ONNX Runtime makes of the graph by itself; the file of the compiled graph.
+    """
+    source, file, options = folder / "source.onnx", folder / "compiled.onnx", _options(threads)
     onnx.save(model, source)
     options.optimized_model_filepath = str(file)
     options.log_severity_level = 3  # it warns that such a file is for this machine alone
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
-    ort.InferenceSession(source, options, providers=PROVIDERS)
+    own = ort.InferenceSession(source, options, providers=PROVIDERS)
     optimised = onnx.load(file, load_external_data=False)
     keep_blocked(optimised, model)
     onnx.save(optimised, file)
-    return file
+    return own, file
 
 
 def session_options(threads: int) -> ort.SessionOptions:
     """How a compiled graph is run: as it stands."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
+    options = _options(threads)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.execution_order = ort.ExecutionOrder.PRIORITY_BASED  # that of the file
+    return options
+
+
+def _options(threads: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
     # Between requests the cores are for others, such as a client on this machine that decodes images.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
+
+
+def _deviation(found: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> float:
+    """Norm of the difference over that of what is expected, where that is not zero."""
+    wide = expected.astype(np.float64)
+    return float(np.linalg.norm(found - wide)) / (float(np.linalg.norm(wide)) or 1.0)
 
 
 def _heavy_nodes(graph: onnx.GraphProto) -> dict[str, frozenset[int]]:

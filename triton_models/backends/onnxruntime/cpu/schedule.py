@@ -1,4 +1,4 @@
-"""Which nodes of a blocked graph are run, and in which order; what a convolution does of them on its way."""
+"""Which nodes of a blocked graph are run, and in which order; what a convolution does on its way, and what in place."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
