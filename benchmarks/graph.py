@@ -37,7 +37,7 @@ from crosseai.contract import ModelSpec
 from crosseai.export import export_onnx, prune
 from crosseai.export.verify import sample_images
 from crosseai.training import build_model
-from triton_models.backends.onnxruntime.cpu.runner import PROVIDERS, Runner, compiled, session_options
+from triton_models.backends.onnxruntime.cpu.runner import Runner, compiled, optimised, session_options
 
 BATCHES = (1, 8)
 EXPLAINED = (1, 3, 8)
@@ -117,7 +117,7 @@ def profiled_session(model: onnx.ModelProto, folder: Path) -> onnxruntime.Infere
     """A session of one thread that writes down what each operator takes."""
     options = session_options(1)
     options.enable_profiling, options.profile_file_prefix = True, str(folder / "profile")
-    return onnxruntime.InferenceSession(compiled(model, folder, 1)[1], options, providers=PROVIDERS)
+    return compiled(model, optimised(model, folder, 1)[1], options)
 
 
 def feeds_of(spec: ModelSpec, batch: int, explained: int) -> Feeds:
@@ -199,8 +199,8 @@ def layout_rows(graph: onnx.ModelProto, spec: ModelSpec, rounds: int) -> list[st
     for outputs, explained in (("logits", 1), ("maps", 1), ("maps", 3)):
         pruned, feeds = prune(graph, OUTPUT_CHOICES[outputs]), feeds_of(spec, 1, explained)
         with tempfile.TemporaryDirectory() as folder:
-            own, file = compiled(pruned, Path(folder), 1)
-            kept = onnxruntime.InferenceSession(file, session_options(1), providers=PROVIDERS)
+            own, file = optimised(pruned, Path(folder), 1)
+            kept = compiled(pruned, file, session_options(1))
         cases = {"own": partial(own.run, None, feeds), "kept": partial(kept.run, None, feeds)}
         times = times_ms(cases, rounds)
         milliseconds = (f"{statistics.median(times[name]):.0f}" for name in ("own", "kept"))

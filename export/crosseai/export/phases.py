@@ -34,7 +34,7 @@ def interleave(phases: Sequence[Tensor | None], stride: Pair, size: Pair) -> Ten
         ``(H, W)`` of the result.
     """
     first, *others = phases
-    if first is not None and all(phase is None for phase in others):  # zeros need not be made first
+    if others and first is not None and all(phase is None for phase in others):  # zeros need not be made first
         apart = F.pad(first.unsqueeze(3).unsqueeze(5), (0, stride[1] - 1, 0, 0, 0, stride[0] - 1))
         whole: Tensor | None = apart.flatten(4, 5).flatten(2, 3)
     else:

@@ -316,6 +316,17 @@ def several_places(b: Builder, x: str) -> list[str]:
     return [found, b.add("ScatterElements", [x, narrow, b.add("Cast", [narrow], to=TensorProto.FLOAT)], axis=3)]
 
 
+def places_from_the_end(b: Builder, x: str) -> list[str]:
+    places = b.add("Sub", [b.add("ArgMax", [x], axis=2), b.constant([H])])
+    changed = b.add("ScatterElements", [x, places, b.add("ReduceMin", [x, b.constant([2])])], axis=2)
+    return [b.convolution(changed), b.add("GatherElements", [x, places], axis=2)]
+
+
+def places_of_unknown_shape(b: Builder, x: str) -> list[str]:
+    best = b.add("ArgMax", [b.add("Transpose", [x], perm=[0, 2, 3, 1])], axis=1)
+    return [b.add("GatherElements", [x, b.add("Transpose", [best], perm=[0, 3, 1, 2])], axis=2)]
+
+
 def places_in_int32(b: Builder, x: str) -> list[str]:
     best = b.add("Cast", [b.add("ArgMax", [x], axis=1)], to=TensorProto.INT32)
     return [b.convolution(b.add("ScatterElements", [x, best, b.add("GatherElements", [x, best], axis=1)], axis=1))]
@@ -348,6 +359,8 @@ def places_of_fewer_images(b: Builder, x: str) -> list[str]:
         number_with_axes_of_its_own,
         scatter_that_multiplies,
         several_places,
+        places_from_the_end,
+        places_of_unknown_shape,
         places_in_int32,
         gather_from_booleans,
         places_of_fewer_images,

@@ -64,12 +64,18 @@ def test_one_failing_image_fails_the_batch_with_its_reason(file):
     np.testing.assert_array_equal(runner.run(["logits"], feed)[0], runner.run(["logits"], images(4))[0])
 
 
-@pytest.mark.parametrize("threads", [1, 4])
-def test_a_graph_that_is_compiled_wrongly_is_not_served(file, threads, monkeypatch, caplog):
-    def spoil(optimised: ModelProto, plain: ModelProto) -> None:
-        (full,) = (constant for constant in optimised.graph.initializer if constant.name == "full")
-        full.CopyFrom(numpy_helper.from_array(np.float32(250), "full"))
+def deviating(optimised: ModelProto, plain: ModelProto) -> None:
+    (full,) = (constant for constant in optimised.graph.initializer if constant.name == "full")
+    full.CopyFrom(numpy_helper.from_array(np.float32(250), "full"))
 
+
+def unknown(optimised: ModelProto, plain: ModelProto) -> None:
+    optimised.graph.node[0].op_type = "Unknown"
+
+
+@pytest.mark.parametrize("spoil", [deviating, unknown])
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_graph_that_is_compiled_wrongly_is_not_served(file, threads, spoil, monkeypatch, caplog):
     feed = images(2)
     expected = ort.InferenceSession(file).run(OUTPUTS, feed)
     monkeypatch.setattr(module, "keep_blocked", spoil)

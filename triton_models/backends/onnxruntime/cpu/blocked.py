@@ -49,7 +49,8 @@ def keep_blocked(optimised: ModelProto, plain: ModelProto) -> None:
     graph.ClearField("value_info")
     for name in in_place(nodes, rewriter.sizes):
         first, others = rewriter.sizes[name]
-        graph.value_info.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [first, *others]))
+        shape = [f"blocked/{first}", *others]  # no name of a dimension of the model's own
+        graph.value_info.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
     graph.ClearField("node")
     graph.node.extend(nodes)
     graph.ClearField("initializer")

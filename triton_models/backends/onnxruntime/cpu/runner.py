@@ -91,39 +91,53 @@ class Runner:
         """The session for these outputs, made when it is first needed, and tried on what it is needed for."""
         closure = self.closure(frozenset(outputs))
         if (closure, threads) not in self._sessions:
-            names = sorted(closure)
-            model = onnx.utils.Extractor(onnx.load(self._file)).extract_model(self.inputs, names)
-            with tempfile.TemporaryDirectory() as folder:
-                own, file = compiled(model, Path(folder), threads)
-                session = ort.InferenceSession(file, session_options(threads), providers=PROVIDERS)
-            deviations = map(_deviation, session.run(names, feed), own.run(names, feed))
-            if wrong := {name: d for name, d in zip(names, deviations, strict=True) if not d <= LARGEST_DEVIATION}:
-                logger.warning(
-                    "%s: compiled for this CPU it deviates by %s; ONNX Runtime's own is served", self._file, wrong
-                )
-                session = own
-            self._sessions[closure, threads] = session
+            model = onnx.utils.Extractor(onnx.load(self._file)).extract_model(self.inputs, sorted(closure))
+            self._sessions[closure, threads] = self._tried(model, threads, feed)
         return self._sessions[closure, threads]
 
+    def _tried(self, model: onnx.ModelProto, threads: int, feed: Feed) -> ort.InferenceSession:
+        with tempfile.TemporaryDirectory() as folder:
+            own, file = optimised(model, Path(folder), threads)
+            expected = own.run(None, feed)  # before all else: a bad request is no fault of the compiled graph
+            try:
+                session = compiled(model, file, session_options(threads))
+                deviations = list(map(_deviation, session.run(None, feed), expected))
+            except Exception as error:  # whatever it is, there is another session
+                found = f"fails: {error}"
+            else:
+                if all(deviation <= LARGEST_DEVIATION for deviation in deviations):
+                    return session
+                found = f"deviates by {deviations}"
+        logger.warning("%s: compiled for this CPU it %s; ONNX Runtime's own is served", self._file, found)
+        return own
 
-def compiled(model: onnx.ModelProto, folder: Path, threads: int) -> tuple[ort.InferenceSession, Path]:
-    """Write a graph as this CPU runs it best: optimised by ONNX Runtime, and kept in the layout of the convolutions.
 
-    Returns
-    -------
-    tuple
-        A session of what ONNX Runtime makes of the graph by itself; the file of the compiled graph.
-    """
-    source, file, options = folder / "source.onnx", folder / "compiled.onnx", _options(threads)
+def optimised(model: onnx.ModelProto, folder: Path, threads: int) -> tuple[ort.InferenceSession, Path]:
+    """Have ONNX Runtime optimise a graph; a session of what it makes of it, and that as a file."""
+    source, file, options = folder / "source.onnx", folder / "optimised.onnx", _options(threads)
     onnx.save(model, source)
     options.optimized_model_filepath = str(file)
     options.log_severity_level = 3  # it warns that such a file is for this machine alone
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
-    own = ort.InferenceSession(source, options, providers=PROVIDERS)
-    optimised = onnx.load(file, load_external_data=False)
-    keep_blocked(optimised, model)
-    onnx.save(optimised, file)
-    return own, file
+    return ort.InferenceSession(source, options, providers=PROVIDERS), file
+
+
+def compiled(model: onnx.ModelProto, file: Path, options: ort.SessionOptions) -> ort.InferenceSession:
+    """A session of an optimised graph, which is then kept in the layout of the convolutions.
+
+    Parameters
+    ----------
+    model
+        What was optimised.
+    file
+        What ONNX Runtime made of it; rewritten.
+    options
+        See :func:`session_options`.
+    """
+    graph = onnx.load(file, load_external_data=False)
+    keep_blocked(graph, model)
+    onnx.save(graph, file)
+    return ort.InferenceSession(file, options, providers=PROVIDERS)
 
 
 def session_options(threads: int) -> ort.SessionOptions:

@@ -64,6 +64,7 @@ class Rewriter:
         self._not_made: set[str] = set()
         self._batches: dict[str, str] = {}
         self._firsts: dict[tuple[int, ...], str] = {}
+        """By the sizes of a map and one of its axes: the places in memory where that axis begins."""
         self._redeclarations: dict[str, Blocked] = {}
         self._renamed: dict[str, str] = {}
         self._rules = {
@@ -281,24 +282,26 @@ class Rewriter:
 
         Done on the flattened map: ONNX Runtime takes ten times as long along one of many axes.
         """
-        twin = self._twins.get(node.input[0]) if node.op_type in ("GatherElements", "ScatterElements") else None
-        if twin is None or twin.channel != 1:
+        if node.domain or node.op_type not in ("GatherElements", "ScatterElements"):
+            return False
+        twin, types = self._twins.get(node.input[0]), [self._types.get(name) for name in node.input[:2]]
+        if twin is None or twin.channel != 1 or types != [TensorProto.FLOAT, TensorProto.INT64]:
             return False
         axis, sizes = _attribute(node, "axis") % len(twin.shape), [int(size) for size in twin.tail]
-        places = [1 if i == axis else size for i, size in enumerate(sizes, start=1)]
-        types = [self._types.get(name) for name in node.input[:2]]
-        if axis == 0 or [*self._shapes[node.input[1]][1:]] != places or types != [TensorProto.FLOAT, TensorProto.INT64]:
+        reduced = [1 if i == axis else size for i, size in enumerate(sizes, start=1)]
+        one_each = axis > 0 and [*self._shapes.get(node.input[1], ())[1:]] == reduced
+        if not (one_each and self._is_arg_max(node.input[1])):  # others may be negative: places from the end
             return False
-        reshape, along = helper.make_node("Reshape", ["", ""], node.output), NodeProto(op_type=node.op_type)
-        along.attribute.extend([each for each in node.attribute if each.name != "axis"])
-        along.attribute.append(helper.make_attribute("axis", 1))
-        along.output.extend(node.output)
+        reshape, flat = helper.make_node("Reshape", ["", ""], node.output), NodeProto(op_type=node.op_type)
+        flat.attribute.extend([each for each in node.attribute if each.name != "axis"])
+        flat.attribute.append(helper.make_attribute("axis", 1))
+        flat.output.extend(node.output)
         names = [self._declared(twin).name, *map(self._plain, node.input[1:])]
         inputs = [self._made(reshape, [name, self._constant([0, -1])]) for name in names]
         inputs[1] = self._in_memory(node, inputs[1], sizes, axis)
-        found = self._made(along, inputs)
+        found = self._made(flat, inputs)
         if node.op_type == "GatherElements":
-            self._append(reshape, [found, self._constant([0, *places])], node.output)
+            self._append(reshape, [found, self._constant([0, *reduced])], node.output)
             return True
         self.sizes[inputs[0]] = self.sizes[found] = inputs[0], (math.prod(sizes),)
         whole = self._emit(reshape, [found, self._constant([0, *sizes])], replace(twin, memory=False))
@@ -306,8 +309,14 @@ class Rewriter:
         self._not_made.add(node.output[0])
         return True
 
+    def _is_arg_max(self, name: str) -> bool:
+        node = self._producers.get(name)
+        while node is not None and node.op_type in ("Expand", "Reshape", "Unsqueeze"):
+            node = self._producers.get(node.input[0])
+        return node is not None and node.op_type == "ArgMax"
+
     def _in_memory(self, node: NodeProto, places: str, sizes: list[int], axis: int) -> str:
-        """Places along an axis of a map, none of them negative, as places in its memory."""
+        """Places along an axis of a map as places in its memory."""
         block, stride = self._block, self._block * math.prod(sizes[axis:])
         if (*sizes, axis) not in self._firsts:
             memory = np.arange(math.prod(sizes)).reshape(sizes[0] // block, *sizes[1:], block)
@@ -319,10 +328,10 @@ class Rewriter:
 
         if axis == 1:  # within a block one channel follows another, and all else lies between two blocks
             blocks = apply("Div", places, self._constant([block]))
-            along = apply("Add", places, apply("Mul", blocks, self._constant([stride - block])))
+            from_first = apply("Add", places, apply("Mul", blocks, self._constant([stride - block])))
         else:
-            along = apply("Mul", places, self._constant([stride]))
-        return apply("Add", along, self._firsts[*sizes, axis])
+            from_first = apply("Mul", places, self._constant([stride]))
+        return apply("Add", from_first, self._firsts[*sizes, axis])
 
     def _reshape(self, node: NodeProto, shape: Shape) -> Blocked | None:
         """Where channels stay whole, so does the memory before and after them."""
