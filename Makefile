@@ -18,7 +18,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 setup: $(READY)
 
 # The environment, and the separate one of the embedded Triton server.
-$(READY): pyproject.toml constraints.txt CMakeLists.txt $(wildcard postproc_ext/*/*.[ch]pp postproc_ext/include/*/*/*.hpp)
+$(READY): pyproject.toml constraints.txt CMakeLists.txt $(wildcard postproc_ext/*/*.[ch]pp postproc_ext/include/*/*/*.hpp triton_models/kernels/*.[ch]pp)
 	$(PYTHON) -m venv $(VENV)
 	pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
 	crosseai-serve doctor --install
@@ -70,7 +70,7 @@ types: $(READY)
 
 cpp: $(READY)
 	cmake -S . -B build/cpp -G Ninja -D CROSSEAI_SANITIZE=ON
-	clang-tidy -p build/cpp --quiet postproc_ext/src/*.cpp postproc_ext/tests/*.cpp
+	clang-tidy -p build/cpp --quiet postproc_ext/src/*.cpp postproc_ext/tests/*.cpp triton_models/kernels/*.cpp
 	cmake --build build/cpp
 	ctest --test-dir build/cpp --output-on-failure
 

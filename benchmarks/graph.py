@@ -36,6 +36,7 @@ from benchmarks.eager import HandBatched, OneClassAtATime
 from crosseai.contract import ModelSpec
 from crosseai.export import export_onnx, prune
 from crosseai.export.verify import sample_images
+from crosseai.serve.environment import KERNELS
 from crosseai.training import build_model
 from triton_models.backends.onnxruntime.cpu.runner import Runner, compiled, optimised, session_options
 
@@ -54,9 +55,10 @@ OUTPUT_CHOICES = {
 
 RUN = """
 import pathlib, re, sys, numpy
+from crosseai.serve.environment import KERNELS
 from triton_models.backends.onnxruntime.cpu.runner import Runner
 folder, threads, *outputs = sys.argv[1:]
-runner = Runner(pathlib.Path(folder, "model.onnx"), int(threads), batched=True)
+runner = Runner(pathlib.Path(folder, "model.onnx"), int(threads), batched=True, kernels=KERNELS)
 runner.run(outputs, dict(numpy.load(pathlib.Path(folder, "feeds.npz"))))
 print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 """
@@ -117,7 +119,7 @@ def profiled_session(model: onnx.ModelProto, folder: Path) -> onnxruntime.Infere
     """A session of one thread that writes down what each operator takes."""
     options = session_options(1)
     options.enable_profiling, options.profile_file_prefix = True, str(folder / "profile")
-    return compiled(model, optimised(model, folder, 1)[1], options)
+    return compiled(model, optimised(model, folder, 1)[1], options, KERNELS)
 
 
 def feeds_of(spec: ModelSpec, batch: int, explained: int) -> Feeds:
@@ -144,7 +146,7 @@ def ratio(times: Mapping[str, list[float]], numerator: str, denominator: str) ->
 
 def cost_rows(file: Path, model: nn.Module, spec: ModelSpec, threads: int, rounds: int) -> list[str]:
     """One row for each batch size and number of explained classes."""
-    runner = Runner(file, threads, batched=True)
+    runner = Runner(file, threads, batched=True, kernels=KERNELS)
     by_hand, one_at_a_time = HandBatched(model, spec), OneClassAtATime(model, spec)
     table = []
     for batch in BATCHES:
@@ -200,7 +202,7 @@ def layout_rows(graph: onnx.ModelProto, spec: ModelSpec, rounds: int) -> list[st
         pruned, feeds = prune(graph, OUTPUT_CHOICES[outputs]), feeds_of(spec, 1, explained)
         with tempfile.TemporaryDirectory() as folder:
             own, file = optimised(pruned, Path(folder), 1)
-            kept = compiled(pruned, file, session_options(1))
+            kept = compiled(pruned, file, session_options(1), KERNELS)
         cases = {"own": partial(own.run, None, feeds), "kept": partial(kept.run, None, feeds)}
         times = times_ms(cases, rounds)
         milliseconds = (f"{statistics.median(times[name]):.0f}" for name in ("own", "kept"))

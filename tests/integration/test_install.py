@@ -57,10 +57,12 @@ def test_the_installed_packages_pass_their_unit_tests(installed: Path, repositor
 
 
 def test_the_installed_server_finds_its_backend(installed: Path) -> None:
-    program = "from crosseai.serve.environment import BACKENDS; print(BACKENDS)"
-    backends = Path(run_installed(installed, program).strip())
+    program = "from crosseai.serve.environment import BACKENDS, KERNELS; print(BACKENDS, KERNELS, sep='\\n')"
+    backends, kernels = map(Path, run_installed(installed, program).splitlines())
     assert backends.is_relative_to(installed)
     assert (backends / "onnxruntime" / "model.py").is_file()
+    assert kernels.is_relative_to(installed)
+    assert kernels.is_file()
 
 
 def test_an_editable_install_gives_the_checkout(repository: Path) -> None:

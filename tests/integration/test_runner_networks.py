@@ -10,6 +10,7 @@ import torch
 from crosseai.contract import MODEL_FILENAME, ModelSpec
 from crosseai.export import export_onnx
 from crosseai.export.verify import sample_images
+from crosseai.serve.environment import KERNELS
 from crosseai.training import build_model
 from tests.unit.export import networks
 from tests.unit.export.test_architectures import CLASSES, NETWORKS
@@ -28,7 +29,7 @@ def assert_same_answers(file: Path, spec: ModelSpec, tolerance: float = 5e-4) ->
         }
         expected = whole.run(outputs, feed)
         for threads in (1, 3):  # image by image, and all at once
-            runner = Runner(file, threads, batched=True)
+            runner = Runner(file, threads, batched=True, kernels=KERNELS)
             for name, found, wanted in zip(outputs, runner.run(outputs, feed), expected, strict=True):
                 assert wanted.any() or name == "explained", f"{name}: nothing to compare"
                 difference = np.linalg.norm(found.astype(float) - wanted)

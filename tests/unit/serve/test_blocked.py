@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from crosseai.serve.environment import KERNELS
 from triton_models.backends.onnxruntime.cpu.blocked import block_size, keep_blocked
 
 OPSETS = [helper.make_opsetid("", 20)]
@@ -72,6 +73,7 @@ def rewritten(model: ModelProto, folder: Path) -> ModelProto:
 def run(model: ModelProto, images: int, *, in_order: bool = False) -> list[np.ndarray]:
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.register_custom_ops_library(str(KERNELS))
     if in_order:
         options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     session = ort.InferenceSession(model.SerializeToString(), options, providers=CPU)
@@ -207,6 +209,18 @@ def test_a_convolution_adds_and_clips_on_its_way(tmp_path):
     assert {node.op_type for node in made.graph.node} <= {"Concat", "Conv", "Reshape", "ReorderInput", "ReorderOutput"}
 
 
+@blocks_are_kept
+def test_masks_and_places_of_maxima_are_found_by_our_own_operators(tmp_path):
+    builder = Builder()
+    x = step(builder, builder.convolution("image"), "mask")
+    for axis in ("winner channel", "winner height", "winner width"):
+        x = step(builder, x, axis)
+    made = assert_same(builder.model([builder.convolution(x)]), tmp_path)
+    ours = Counter(node.op_type for node in made.graph.node if node.domain == "crosseai")
+    assert ours == {"Mask": 4, "ArgMax": 3}
+    assert {"Cast", "Mul"}.isdisjoint(node.op_type for node in made.graph.node)
+
+
 def test_what_is_broadcast_over_images_is_not_added_inside_a_convolution(tmp_path):
     """Its kernel wants an addend of the result's own shape."""
     builder = Builder()
@@ -270,6 +284,25 @@ def mean_of_whole_numbers(b: Builder, x: str) -> list[str]:
 def comparison_of_a_comparison(b: Builder, x: str) -> list[str]:
     not_positive = b.add("Equal", [b.add("Greater", [x, b.constant(np.float32(0))]), b.constant(np.array(False))])
     return [b.convolution(b.add("Mul", [x, b.add("Cast", [not_positive], to=TensorProto.FLOAT)]))]
+
+
+def masks_of_other_shapes(b: Builder, x: str) -> list[str]:
+    ends = []
+    for axes in ([0], [1], [2, 3], [1, 2, 3]):
+        first = b.add("Slice", [x, *(b.constant(v) for v in ([0] * len(axes), [1] * len(axes), axes))])
+        positive = b.add("Cast", [b.add("Greater", [first, b.constant(np.float32(0))])], to=TensorProto.FLOAT)
+        ends += [
+            b.convolution(b.add("Mul", [positive, x])),
+            b.add("Mul", [b.add("Unsqueeze", [x, b.constant([0])]), positive]),
+        ]
+    return [*ends, b.add("Mul", [first, b.add("Cast", [b.add("Greater", [x, first])], to=TensorProto.FLOAT)])]
+
+
+def maxima_of_other_kinds(b: Builder, x: str) -> list[str]:
+    rows = b.add("Reshape", [x, b.constant([-1, W])])
+    last = b.add("ArgMax", [x], axis=2, keepdims=0, select_last_index=1)
+    whole = b.add("Cast", [x], to=TensorProto.INT32)
+    return [b.add("ArgMax", [rows], axis=-1, keepdims=0), last, b.add("ArgMax", [whole], axis=3, keepdims=0)]
 
 
 def output_that_is_a_constant(b: Builder, x: str) -> list[str]:
@@ -352,6 +385,8 @@ def places_of_fewer_images(b: Builder, x: str) -> list[str]:
         constant_that_is_transposed,
         mean_of_whole_numbers,
         comparison_of_a_comparison,
+        masks_of_other_shapes,
+        maxima_of_other_kinds,
         output_that_is_a_constant,
         sizes_that_are_left_open,
         slice_by_int32,

@@ -35,7 +35,8 @@ class TritonPythonModel:
         _check_sha256(file, parameters.get(f"model_sha256.{version}"))
         threads = int(parameters.get("intra_op_thread_count", 0)) or len(os.sched_getaffinity(0))
         self.batched = config["max_batch_size"] > 0
-        self.model = Runner(file, threads, batched=self.batched)
+        kernels = Path(__file__).with_name("kernels.so")
+        self.model = Runner(file, threads, batched=self.batched, kernels=kernels)
         self.inputs = [tensor["name"] for tensor in config["input"]]
         _check_tensors(self.model, self.inputs, [tensor["name"] for tensor in config["output"]])
         _check_spec(self.model, parameters.get(f"model_spec.{version}"))

@@ -16,6 +16,7 @@ import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import distribution
 from pathlib import Path
 
 from crosseai.contract import ServerError
@@ -47,6 +48,9 @@ BACKENDS = next(
     if (folder / "onnxruntime" / "model.py").is_file()
 )
 """Our own Triton backends: inside the package when installed from a wheel, beside it in a checkout."""
+
+KERNELS = Path(str(distribution("crosseai").locate_file("crosseai/serve/kernels.so")))
+"""What the backend ``onnxruntime`` computes with beside ONNX Runtime's own operators."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,7 @@ class ServerEnvironment:
     def place_backends(self, folder: Path) -> None:
         """Fill a folder for Triton's ``--backend-directory``: copies, as Triton refuses links."""
         shutil.copytree(BACKENDS, folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(KERNELS, folder / "onnxruntime")
         python = folder / "python"
         shutil.copytree(self._triton / "backends" / "python", python, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(self._stub, python)

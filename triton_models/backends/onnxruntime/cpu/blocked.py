@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime as ort
 from onnx import ModelProto, TensorProto, helper, shape_inference
 
+from . import kernels
 from .schedule import DOMAIN, absorbed, compared_early, in_place, needed
 from .twins import Rewriter, Shape
 
@@ -28,7 +29,7 @@ def keep_blocked(optimised: ModelProto, plain: ModelProto) -> None:
     ----------
     optimised
         As ONNX Runtime saves it; changed in place, and then to be run without further optimisation, in the order of its
-        nodes.
+        nodes, with the library of our own operators.
     plain
         What it was made of: the shapes are inferred from it.
     """
@@ -55,6 +56,7 @@ def keep_blocked(optimised: ModelProto, plain: ModelProto) -> None:
     graph.node.extend(nodes)
     graph.ClearField("initializer")
     graph.initializer.extend(constants)
+    optimised.opset_import.append(helper.make_opsetid(kernels.DOMAIN, 1))
 
 
 def block_size() -> int:

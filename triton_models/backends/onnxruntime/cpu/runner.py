@@ -49,10 +49,13 @@ class Runner:
         Threads to compute with.
     batched
         Whether the first dimension of every input and output counts images.
+    kernels
+        Library of our own operators.
     """
 
-    def __init__(self, file: Path, threads: int, *, batched: bool) -> None:
+    def __init__(self, file: Path, threads: int, *, batched: bool, kernels: Path) -> None:
         self._file = file
+        self._kernels = kernels
         self._threads = threads
         self._batched = batched
         self._pool = ThreadPoolExecutor(threads)
@@ -100,7 +103,7 @@ class Runner:
             own, file = optimised(model, Path(folder), threads)
             expected = own.run(None, feed)  # before all else: a bad request is no fault of the compiled graph
             try:
-                session = compiled(model, file, session_options(threads))
+                session = compiled(model, file, session_options(threads), self._kernels)
                 deviations = list(map(_deviation, session.run(None, feed), expected))
             except Exception as error:  # whatever it is, there is another session
                 found = f"fails: {error}"
@@ -122,7 +125,7 @@ def optimised(model: onnx.ModelProto, folder: Path, threads: int) -> tuple[ort.I
     return ort.InferenceSession(source, options, providers=PROVIDERS), file
 
 
-def compiled(model: onnx.ModelProto, file: Path, options: ort.SessionOptions) -> ort.InferenceSession:
+def compiled(model: onnx.ModelProto, file: Path, options: ort.SessionOptions, kernels: Path) -> ort.InferenceSession:
     """A session of an optimised graph, which is then kept in the layout of the convolutions.
 
     Parameters
@@ -133,7 +136,10 @@ def compiled(model: onnx.ModelProto, file: Path, options: ort.SessionOptions) ->
         What ONNX Runtime made of it; rewritten.
     options
         See :func:`session_options`.
+    kernels
+        Library of our own operators.
     """
+    options.register_custom_ops_library(str(kernels))
     graph = onnx.load(file, load_external_data=False)
     keep_blocked(graph, model)
     onnx.save(graph, file)

@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
+from . import kernels
 from .schedule import DOMAIN, is_blocked
 
 ELEMENTWISE = frozenset(
-    {"Abs", "Add", "And", "Cast", "Clip", "Div", "Equal", "Greater", "Less", "Max", "Min", "Mul", "Not", "Or", "Relu"}
-    | {"Sigmoid", "Sub", "Tanh", "Where"}
+    {"Abs", "Add", "And", "Cast", "Clip", "Div", "Equal", "Greater", "Less", "Mask", "Max", "Min", "Mul", "Not"}
+    | {"Or", "Relu", "Sigmoid", "Sub", "Tanh", "Where"}
 )
 
 Shape = tuple[int | str, ...]
@@ -84,11 +85,13 @@ class Rewriter:
         source = self._twins.get(node.input[0]) if is_blocked(node, "ReorderInput") else None
         if source is not None and source.channel == 1 and not _attribute(node, "channels_last"):
             self._renamed[node.output[0]] = self._declared(source).name
-        elif twin := self._twin(node):
+            return
+        own = kernels.own(node, self._producers, self._types, self._shapes)
+        if twin := self._twin(own) or self._twin(node):
             self._twins[node.output[0]] = twin
             self._not_made.add(node.output[0])
         elif not (self._reduce_channels(node) or self._select(node)):
-            self._append(node, [self._plain(name) for name in node.input], node.output)
+            self._append(own, [self._plain(name) for name in own.input], own.output)
 
     def require(self, name: str) -> None:
         """Make a tensor in plain layout."""
@@ -176,7 +179,7 @@ class Rewriter:
             whole = len(shape) == 4 and _product(shape[1:]) is not None and int(shape[1]) % self._block == 0
             plain = whole and not _attribute(node, "channels_last")
             return self._sized(Blocked(node.input[0], shape, 1)) if plain else None
-        if node.domain or not node.input:
+        if node.domain not in ("", kernels.DOMAIN) or not node.input:
             return None
         if node.op_type in ELEMENTWISE:
             lengths = [len(self._twins[name].tail) for name in node.input if name in self._twins]

@@ -1,0 +1,33 @@
+// What the reverse pass of a network does again and again, and ONNX Runtime has no fast operator for on a CPU.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+namespace crosseai::kernels {
+
+/// Sizes of a tensor, which lies in memory without gaps, its last dimension innermost.
+using Shape = std::vector<std::int64_t>;
+
+using Task = std::function<void(std::size_t)>;
+
+/// Calls a task with 0, 1, ..., count - 1, in any order and on any threads.
+using ForEach = std::function<void(std::size_t count, const Task& task)>;
+
+/// The shape of an elementwise result, by the rules of ONNX and NumPy.
+/// @throws std::invalid_argument if the shapes do not go together.
+Shape broadcast(const Shape& a, const Shape& b);
+
+/// y = x where keep is not zero, else 0; x and keep are broadcast against each other.
+///
+/// One pass over the numbers, where a cast of the booleans and a product take two.
+void mask(const float* x, const Shape& x_shape, const std::uint8_t* keep, const Shape& keep_shape, float* y,
+          const ForEach& for_each);
+
+/// Places of the first maxima along a dimension, which y lacks. A NaN wins only where it is first.
+/// @throws std::invalid_argument if there is nothing along that dimension.
+void arg_max(const float* x, const Shape& shape, std::size_t axis, std::int64_t* y, const ForEach& for_each);
+
+}  // namespace crosseai::kernels

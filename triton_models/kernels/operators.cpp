@@ -1,0 +1,185 @@
+// The kernels as operators of ONNX Runtime, in the domain `crosseai`: a library for `register_custom_ops_library`.
+//
+// Mask: x float, keep bool -> y float.
+// ArgMax: x float -> y int64 without the dimension `axis` (an attribute, 0 or more).
+
+#include <exception>
+#include <limits>
+#include <memory>
+#include <stdexcept>
+#include <string>
+
+#include "kernels.hpp"
+#include "onnxruntime.hpp"
+
+namespace {
+
+using crosseai::kernels::ForEach;
+using crosseai::kernels::Shape;
+using crosseai::kernels::Task;
+using namespace crosseai::onnxruntime;
+
+/// Throws if a call fails: none does, unless memory is short or a graph is not what it says.
+void check(const Status* status) {
+    if (status != nullptr) throw std::runtime_error("a call of ONNX Runtime's interface failed");
+}
+
+/// One node, while it runs.
+class Node {
+ public:
+    Node(const Api* api, Context* context) : api_(api), context_(context) {}
+
+    Shape shape(std::size_t input) const {
+        TensorInfo* info = nullptr;
+        check(call<Status*, Place::kGetTensorTypeAndShape>(api_, value(input), &info));
+        std::size_t rank = 0;
+        check(call<Status*, Place::kGetDimensionsCount>(api_, static_cast<const TensorInfo*>(info), &rank));
+        Shape sizes(rank);
+        check(call<Status*, Place::kGetDimensions>(api_, static_cast<const TensorInfo*>(info), sizes.data(), rank));
+        call<void, Place::kReleaseTensorTypeAndShapeInfo>(api_, info);
+        return sizes;
+    }
+
+    template <class Number>
+    const Number* numbers(std::size_t input) const {
+        return data<Number>(const_cast<Value*>(value(input)));
+    }
+
+    /// The numbers of the result, to be written.
+    template <class Number>
+    Number* result(const Shape& shape) const {
+        Value* made = nullptr;
+        check(call<Status*, Place::kKernelContextGetOutput>(api_, context_, std::size_t{0}, shape.data(), shape.size(),
+                                                            &made));
+        return data<Number>(made);
+    }
+
+    /// On the threads of the session.
+    ForEach for_each() const {
+        return [this](std::size_t count, const Task& task) {
+            if (count == 1) return task(0);
+            void (*const run)(void*, std::size_t) = [](void* data, std::size_t i) {
+                (*static_cast<const Task*>(data))(i);
+            };
+            check(call<Status*, Place::kKernelContextParallelFor>(api_, context_, run, count, std::size_t{0},
+                                                                  static_cast<void*>(const_cast<Task*>(&task))));
+        };
+    }
+
+ private:
+    const Value* value(std::size_t input) const {
+        const Value* found = nullptr;
+        check(call<Status*, Place::kKernelContextGetInput>(api_, context_, input, &found));
+        return found;
+    }
+
+    template <class Number>
+    Number* data(Value* value) const {
+        void* first = nullptr;
+        check(call<Status*, Place::kGetTensorMutableData>(api_, value, &first));
+        return static_cast<Number*>(first);
+    }
+
+    const Api* api_;
+    Context* context_;
+};
+
+struct Mask {
+    static constexpr const char* name = "Mask";
+    static constexpr Type inputs[] = {Type::kFloat, Type::kBool};
+    static constexpr Type output = Type::kFloat;
+
+    Mask(const Api* /*api*/, const KernelInfo* /*info*/) {}
+
+    void compute(const Node& node) const {
+        const Shape x = node.shape(0);
+        const Shape keep = node.shape(1);
+        auto* const y = node.result<float>(crosseai::kernels::broadcast(x, keep));
+        crosseai::kernels::mask(node.numbers<float>(0), x, node.numbers<std::uint8_t>(1), keep, y, node.for_each());
+    }
+};
+
+struct ArgMax {
+    static constexpr const char* name = "ArgMax";
+    static constexpr Type inputs[] = {Type::kFloat};
+    static constexpr Type output = Type::kInt64;
+
+    ArgMax(const Api* api, const KernelInfo* info) {
+        check(call<Status*, Place::kKernelInfoGetAttributeInt64>(api, info, "axis", &axis));
+    }
+
+    void compute(const Node& node) const {
+        const Shape x = node.shape(0);
+        if (axis < 0 || static_cast<std::size_t>(axis) >= x.size())
+            throw std::invalid_argument("ArgMax: expected a dimension of the input, found " + std::to_string(axis));
+        Shape reduced = x;
+        reduced.erase(reduced.begin() + axis);
+        auto* const y = node.result<std::int64_t>(reduced);
+        crosseai::kernels::arg_max(node.numbers<float>(0), x, static_cast<std::size_t>(axis), y, node.for_each());
+    }
+
+    std::int64_t axis = 0;
+};
+
+/// A kernel of some operator, and the interface to call.
+template <class Operator>
+struct Kernel {
+    Kernel(const Api* table, const KernelInfo* info) : api(table), operation(table, info) {}
+
+    const Api* api;
+    Operator operation;
+};
+
+/// Exceptions must not reach ONNX Runtime: they become its errors.
+template <class Function>
+Status* guarded(const Api* api, const Function& function) {
+    constexpr int kFail = 1;
+    try {
+        function();
+    } catch (const std::exception& error) {
+        return call<Status*, Place::kCreateStatus>(api, kFail, error.what());
+    }
+    return nullptr;
+}
+
+template <class Operator>
+CustomOp operator_of() {
+    CustomOp made{};
+    made.version = kVersion;
+    made.get_name = [](const CustomOp*) { return Operator::name; };
+    made.get_execution_provider = [](const CustomOp*) { return "CPUExecutionProvider"; };
+    made.get_input_type = [](const CustomOp*, std::size_t i) { return Operator::inputs[i]; };
+    made.get_input_count = [](const CustomOp*) { return std::size(Operator::inputs); };
+    made.get_output_type = [](const CustomOp*, std::size_t) { return Operator::output; };
+    made.get_output_count = [](const CustomOp*) { return std::size_t{1}; };
+    made.get_input_characteristic = made.get_output_characteristic = [](const CustomOp*, std::size_t) { return 0; };
+    made.get_input_memory = [](const CustomOp*, std::size_t) { return 0; };
+    made.get_variadic_input_least = made.get_variadic_output_least = [](const CustomOp*) { return 1; };
+    made.get_variadic_input_alike = made.get_variadic_output_alike = [](const CustomOp*) { return 1; };
+    made.create_kernel_v2 = [](const CustomOp*, const Api* api, const KernelInfo* info, void** kernel) {
+        return guarded(api, [&] { *kernel = std::make_unique<Kernel<Operator>>(api, info).release(); });
+    };
+    made.compute_v2 = [](void* kernel, Context* context) {
+        const auto& own = *static_cast<Kernel<Operator>*>(kernel);
+        return guarded(own.api, [&] { own.operation.compute(Node(own.api, context)); });
+    };
+    made.destroy_kernel = [](void* kernel) { delete static_cast<Kernel<Operator>*>(kernel); };
+    made.get_start_version = [](const CustomOp*) { return 1; };
+    made.get_end_version = [](const CustomOp*) { return std::numeric_limits<int>::max(); };
+    return made;
+}
+
+}  // namespace
+
+extern "C" __attribute__((visibility("default"))) Status* RegisterCustomOps(SessionOptions* options,
+                                                                            const ApiBase* base) {
+    static const CustomOp operators[] = {operator_of<Mask>(), operator_of<ArgMax>()};
+    const Api* const api = base->get_api(kVersion);
+    if (api == nullptr)
+        return guarded(base->get_api(1), [] { throw std::runtime_error("expected ONNX Runtime 1.17 or later"); });
+    Domain* domain = nullptr;  // never released: each session has its own, which it may use to its end
+    auto* failure = call<Status*, Place::kCreateCustomOpDomain>(api, "crosseai", &domain);
+    for (const auto& each : operators)
+        if (failure == nullptr) failure = call<Status*, Place::kCustomOpDomainAdd>(api, domain, &each);
+    return failure != nullptr ? failure : call<Status*, Place::kAddCustomOpDomain>(api, options, domain);
+}

@@ -1,0 +1,177 @@
+// Tests of the kernels without ONNX Runtime: against loops over all indices. Run by ctest, best under sanitizers.
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <limits>
+#include <numeric>
+#include <random>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+#include "kernels.hpp"
+
+namespace {
+
+using namespace crosseai::kernels;
+
+#define CHECK(condition)                                                                   \
+    do {                                                                                   \
+        if (!(condition)) {                                                                \
+            std::fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #condition); \
+            std::exit(1);                                                                  \
+        }                                                                                  \
+    } while (false)
+
+using Indices = std::vector<std::size_t>;
+
+/// Two threads, the pieces in reverse order.
+void in_parallel(std::size_t count, const Task& task) {
+    std::thread other([&] {
+        for (std::size_t i = count; i-- > count / 2;) task(i);
+    });
+    for (std::size_t i = count / 2; i-- > 0;) task(i);
+    other.join();
+}
+
+std::size_t count_of(const Shape& shape) {
+    return std::accumulate(shape.begin(), shape.end(), std::size_t{1}, [](std::size_t product, std::int64_t size) {
+        return product * static_cast<std::size_t>(size);
+    });
+}
+
+/// Indices of the i-th number.
+Indices indices(std::size_t i, const Shape& shape) {
+    Indices found(shape.size());
+    for (std::size_t d = shape.size(); d-- > 0;) {
+        found[d] = i % static_cast<std::size_t>(shape[d]);
+        i /= static_cast<std::size_t>(shape[d]);
+    }
+    return found;
+}
+
+/// Where a number of an operand is that is broadcast to a result: its last dimensions are the result's.
+std::size_t place(const Indices& result, const Shape& operand) {
+    std::size_t at = 0;
+    for (std::size_t d = 0; d < operand.size(); ++d) {
+        const std::size_t index = operand[d] == 1 ? 0 : result[result.size() - operand.size() + d];
+        at = at * static_cast<std::size_t>(operand[d]) + index;
+    }
+    return at;
+}
+
+std::vector<float> random_numbers(std::mt19937& random, const Shape& shape) {
+    std::uniform_int_distribution<int> few(-4, 4);  // so that there are ties
+    std::vector<float> numbers(count_of(shape));
+    for (auto& number : numbers) number = static_cast<float>(few(random));
+    return numbers;
+}
+
+void check_mask(std::mt19937& random, const Shape& x_shape, const Shape& keep_shape) {
+    const Shape shape = broadcast(x_shape, keep_shape);
+    const auto x = random_numbers(random, x_shape);
+    std::vector<std::uint8_t> keep(count_of(keep_shape));
+    std::bernoulli_distribution half;
+    for (auto& each : keep) each = half(random) ? 1 : 0;
+    std::vector<float> y(count_of(shape), -1.0F);
+    mask(x.data(), x_shape, keep.data(), keep_shape, y.data(), in_parallel);
+    for (std::size_t i = 0; i < y.size(); ++i) {
+        const auto at = indices(i, shape);
+        CHECK(y[i] == (keep[place(at, keep_shape)] != 0 ? x[place(at, x_shape)] : 0.0F));
+    }
+}
+
+void check_arg_max(const std::vector<float>& x, const Shape& shape, std::size_t axis) {
+    Shape reduced = shape;
+    reduced[axis] = 1;
+    std::vector<std::int64_t> found(count_of(reduced), -1);
+    arg_max(x.data(), shape, axis, found.data(), in_parallel);
+    for (std::size_t i = 0; i < found.size(); ++i) {
+        auto at = indices(i, reduced);
+        std::size_t best = 0;
+        float most = x[place(at, shape)];
+        for (std::size_t k = 1; k < static_cast<std::size_t>(shape[axis]); ++k) {
+            at[axis] = k;
+            if (x[place(at, shape)] > most) {
+                most = x[place(at, shape)];
+                best = k;
+            }
+        }
+        CHECK(found[i] == static_cast<std::int64_t>(best));
+    }
+}
+
+Shape random_shape(std::mt19937& random, std::size_t rank, std::int64_t least) {
+    Shape shape(rank);
+    for (auto& size : shape) size = std::uniform_int_distribution<std::int64_t>(least, 7)(random);
+    return shape;
+}
+
+void random_shapes() {
+    std::mt19937 random(0);
+    std::bernoulli_distribution one_in_three(1.0 / 3);
+    for (int i = 0; i < 500; ++i) {
+        const auto shape = random_shape(random, 1 + static_cast<std::size_t>(i) % 5, i % 50 == 0 ? 0 : 1);
+        Shape x_shape = shape;
+        Shape keep_shape = shape;
+        for (auto* const operand : {&x_shape, &keep_shape}) {
+            for (auto& size : *operand)
+                if (one_in_three(random)) size = 1;
+            if (one_in_three(random)) operand->erase(operand->begin());
+        }
+        check_mask(random, x_shape, keep_shape);
+    }
+    for (int i = 0; i < 500; ++i) {
+        const auto shape = random_shape(random, 1 + static_cast<std::size_t>(i) % 5, 1);
+        check_arg_max(random_numbers(random, shape), shape, static_cast<std::size_t>(i) % shape.size());
+    }
+}
+
+/// Larger than a piece, and of sizes that no vector divides.
+void large() {
+    std::mt19937 random(1);
+    check_mask(random, {3, 2, 5, 61, 67}, {2, 5, 61, 67});
+    check_mask(random, {2, 40000}, {40000});
+    check_mask(random, {2, 40000}, {2, 1});
+    for (const Shape& shape : {Shape{2, 5, 61, 67}, Shape{3, 30000}, Shape{30000, 3}, Shape{1, 129, 1000}})
+        for (std::size_t axis = 0; axis < shape.size(); ++axis)
+            check_arg_max(random_numbers(random, shape), shape, axis);
+}
+
+void not_numbers() {
+    const float nan = std::numeric_limits<float>::quiet_NaN();
+    const float infinity = std::numeric_limits<float>::infinity();
+    const std::vector<float> x{nan, -infinity, 1, nan, infinity, infinity};
+    std::vector<float> y(6);
+    const std::vector<std::uint8_t> keep{0, 1, 0, 1, 0, 1};
+    mask(x.data(), {6}, keep.data(), {6}, y.data(), in_parallel);
+    CHECK(y[0] == 0 && y[1] == -infinity && y[2] == 0 && y[3] != y[3] && y[4] == 0 && y[5] == infinity);
+    check_arg_max(x, {2, 3}, 1);
+    check_arg_max(x, {2, 3}, 0);
+    check_arg_max({-infinity, -infinity}, {2}, 0);
+}
+
+void refusals() {
+    const auto refuses = [](const auto& function) {
+        try {
+            function();
+        } catch (const std::invalid_argument&) {
+            return true;
+        }
+        return false;
+    };
+    CHECK(refuses([] { broadcast({2, 3}, {2}); }));
+    CHECK(refuses([] { broadcast({0}, {2}); }));
+    std::vector<std::int64_t> y(2);
+    CHECK(refuses([&] { arg_max(nullptr, {2, 0}, 1, y.data(), in_parallel); }));
+}
+
+}  // namespace
+
+int main() {
+    random_shapes();
+    large();
+    not_numbers();
+    refusals();
+}
