@@ -3,10 +3,12 @@
 The usual lowering of max pooling's gradient scatters through indices, which TensorRT's parser refuses (``MaxPool``
 with two outputs, ``ScatterElements`` with a reduction). Here every tap of the window is a strided slice of the input,
 so the gradient of a tap lands on the input positions of one phase (see :mod:`crosseai.export.phases`).
+
+A window of pixels is pooled along its rows, and what results along the column: of a 3 x 3 window that is 6 taps in
+place of 9.
 """
 
-from collections.abc import Callable
-from itertools import product
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,12 +16,9 @@ from torch import Tensor
 
 from crosseai.export.phases import Pair, interleave, taps_of_phase
 
-Tap = Pair
-"""Row and column of a pixel within the pooling window."""
 
-
-def first_maximum(x: Tensor, size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> dict[Tap, Tensor]:
-    """Where each tap of a max-pooling window holds the window's first maximum, as ``max_pool2d`` picks it.
+def first_maxima(x: Tensor, dim: int, out: int, kernel: int, stride: int, padding: int) -> tuple[Tensor, list[Tensor]]:
+    """Max pooling along one dimension: the maxima, and where each tap of a window holds its first maximum.
 
     The taps are compared with each other, in turn, rather than with the pooled value: that would share the gradient
     among ties, and fails where a runtime keeps one of the two at a higher precision than the other. An arg-max over
@@ -28,60 +27,59 @@ def first_maximum(x: Tensor, size: Pair, kernel: Pair, stride: Pair, padding: Pa
     Parameters
     ----------
     x
-        ``[N, C, H, W]``, the input of the pooling.
-    size
-        ``(H', W')`` of its output.
+        ``[N, C, H, W]``.
+    dim
+        2 or 3.
+    out
+        Windows along that dimension.
 
     Returns
     -------
-    dict
-        Boolean ``[N, C, H', W']`` for every tap; exactly one of them is true for every window.
+    tuple
+        ``[N, C, H', W']`` of ``out`` windows, and for every tap the same in booleans; exactly one of them is true for
+        every window.
     """
-    spans = [(out - 1) * s + k for out, s, k in zip(size, stride, kernel, strict=True)]
-    after = [max(0, span - full - p) for span, full, p in zip(spans, x.shape[2:], padding, strict=True)]
-    padded = F.pad(x, (padding[1], after[1], padding[0], after[0]), value=-torch.inf)
-    taps = list(product(range(kernel[0]), range(kernel[1])))
-    windows = [
-        padded[..., ty : ty + spans[0] - kernel[0] + 1 : stride[0], tx : tx + spans[1] - kernel[1] + 1 : stride[1]]
-        for ty, tx in taps
-    ]
-    best, exceeds = windows[0], {}
-    for tap, window in zip(taps[1:], windows[1:], strict=True):
-        exceeds[tap] = window > best
+    span = (out - 1) * stride + kernel
+    padded = _padded(x, dim, padding, max(0, span - x.shape[dim] - padding), value=-torch.inf)
+    windows = [_every(padded, dim, tap, tap + span - kernel + 1, stride) for tap in range(kernel)]
+    best, exceeds = windows[0], []
+    for window in windows[1:]:
+        exceeds.append(window > best)
         best = torch.maximum(best, window)
-    won, later = {}, None
-    for tap in reversed(exceeds):  # the last that exceeds all before it
-        won[tap] = exceeds[tap] if later is None else exceeds[tap] & ~later
-        later = exceeds[tap] if later is None else exceeds[tap] | later
-    won[taps[0]] = torch.ones_like(best, dtype=torch.bool) if later is None else ~later
-    return won
+    won: list[Tensor] = []
+    later: Tensor | None = None
+    for greater in reversed(exceeds):  # the last that exceeds all before it
+        won.append(greater if later is None else greater & ~later)
+        later = greater if later is None else greater | later
+    won.append(torch.ones_like(best, dtype=torch.bool) if later is None else ~later)
+    return best, won[::-1]
 
 
-def spread(contribution: Callable[[Tap], Tensor], size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> Tensor:
-    """Add up what every tap of the pooling windows sends to the input.
+def spread(taps: Sequence[Tensor], dim: int, size: int, stride: int, padding: int) -> Tensor:
+    """Add up what every tap of windows along one dimension sends to their input.
 
     Parameters
     ----------
-    contribution
-        For a tap, the gradient ``[B, C, H', W']`` that each window sends through it.
+    taps
+        For each tap, the gradient ``[B, C, H', W']`` that each window sends through it.
+    dim
+        2 or 3.
     size
-        ``(H, W)`` of the pooling's input.
+        Of the input along that dimension.
 
     Returns
     -------
     Tensor
         ``[B, C, H, W]``.
     """
-    rows, columns = (-(-full // s) for full, s in zip(size, stride, strict=True))
     phases: list[Tensor | None] = []
-    for row_phase, column_phase in product(range(stride[0]), range(stride[1])):
-        parts = [
-            _window(contribution((ty, tx)), (sy, sx), (rows, columns))
-            for ty, sy in taps_of_phase(row_phase, kernel[0], stride[0], padding[0])
-            for tx, sx in taps_of_phase(column_phase, kernel[1], stride[1], padding[1])
-        ]
+    for phase in range(stride):
+        reaching = taps_of_phase(phase, len(taps), stride, padding)
+        parts = [_window(taps[tap], dim, shift, -(-size // stride)) for tap, shift in reaching]
         phases.append(sum(parts[1:], parts[0]) if parts else None)
-    return interleave(phases, stride, size)
+    if dim == 2:
+        return interleave(phases, (stride, 1), (size, taps[0].shape[3]))
+    return interleave(phases, (1, stride), (taps[0].shape[2], size))
 
 
 def shares(
@@ -107,8 +105,15 @@ def averaging(full: int, out: int) -> Tensor:
     return matrix
 
 
-def _window(x: Tensor, shift: Pair, size: Pair) -> Tensor:
-    """``y[..., i, j] = x[..., i + shift_y, j + shift_x]`` of the given size, zero outside ``x``."""
-    (dy, dx), (rows, columns) = shift, size
-    margins = (-dx, columns + dx - x.shape[-1], -dy, rows + dy - x.shape[-2])
-    return F.pad(x, margins) if any(margins) else x
+def _window(x: Tensor, dim: int, shift: int, size: int) -> Tensor:
+    """``y[..., i, ...] = x[..., i + shift, ...]`` of the given size along a dimension, zero outside ``x``."""
+    return _padded(x, dim, -shift, size + shift - x.shape[dim], value=0.0)
+
+
+def _padded(x: Tensor, dim: int, before: int, after: int, *, value: float) -> Tensor:
+    margins = (0, 0, before, after) if dim == 2 else (before, after)
+    return F.pad(x, margins, value=value) if before or after else x
+
+
+def _every(x: Tensor, dim: int, first: int, end: int, stride: int) -> Tensor:
+    return x[:, :, first:end:stride] if dim == 2 else x[..., first:end:stride]

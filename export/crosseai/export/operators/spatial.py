@@ -44,13 +44,14 @@ def max_pool2d(call: Call, gradient: Tensor) -> Gradients:
     stride = _pair(call["stride"]) if call["stride"] else kernel
     if _pair(call["dilation"]) != (1, 1):
         raise InputError(f"max_pool2d: expected dilation 1, found {call['dilation']}")
-    size, pooled_size = (_pair(t.shape[2:]) for t in (call["self"], gradient))
-    winner = pooling.first_maximum(call["self"], pooled_size, kernel, stride, padding)
-
-    def routed(tap: pooling.Tap) -> Tensor:
-        return call.per_class(torch.mul, gradient, winner[tap].to(gradient.dtype))
-
-    return {"self": pooling.spread(routed, size, kernel, stride, padding)}
+    pooled, won = call["self"], {}
+    for dim in (3, 2):  # the first maximum by rows is in the first row that has one
+        axis = gradient.shape[dim], kernel[dim - 2], stride[dim - 2], padding[dim - 2]
+        pooled, won[dim] = pooling.first_maxima(pooled, dim, *axis)
+    for dim in (2, 3):
+        taps = [call.per_class(torch.mul, gradient, tap.to(gradient.dtype)) for tap in won[dim]]
+        gradient = pooling.spread(taps, dim, call["self"].shape[dim], stride[dim - 2], padding[dim - 2])
+    return {"self": gradient}
 
 
 @rule(aten.avg_pool2d.default)
@@ -64,7 +65,11 @@ def avg_pool2d(call: Call, gradient: Tensor) -> Gradients:
     else:
         shares = pooling.shares(size, pooled_size, kernel, stride, padding, include_padding=call["count_include_pad"])
         shares = shares.to(gradient)
-    return {"self": pooling.spread(lambda _: gradient * shares, size, kernel, stride, padding)}
+    gradient = gradient * shares
+    for dim in (2, 3):
+        taps = [gradient] * kernel[dim - 2]
+        gradient = pooling.spread(taps, dim, size[dim - 2], stride[dim - 2], padding[dim - 2])
+    return {"self": gradient}
 
 
 @rule(aten.adaptive_avg_pool2d.default)
