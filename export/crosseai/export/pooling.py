@@ -39,9 +39,9 @@ def first_maxima(x: Tensor, dim: int, out: int, kernel: int, stride: int, paddin
         ``[N, C, H', W']`` of ``out`` windows, and for every tap the same in booleans; exactly one of them is true for
         every window.
     """
-    span = (out - 1) * stride + kernel
-    padded = _padded(x, dim, padding, max(0, span - x.shape[dim] - padding), value=-torch.inf)
-    windows = [_every(padded, dim, tap, tap + span - kernel + 1, stride) for tap in range(kernel)]
+    phases = [x[:, :, phase::stride] if dim == 2 else x[..., phase::stride] for phase in range(stride)]
+    offsets = range(-padding, kernel - padding)  # of the taps from the stride's multiples
+    windows = [_window(phases[o % stride], dim, o // stride, out, outside=-torch.inf) for o in offsets]
     best, exceeds = windows[0], []
     for window in windows[1:]:
         exceeds.append(window > best)
@@ -75,7 +75,7 @@ def spread(taps: Sequence[Tensor], dim: int, size: int, stride: int, padding: in
     phases: list[Tensor | None] = []
     for phase in range(stride):
         reaching = taps_of_phase(phase, len(taps), stride, padding)
-        parts = [_window(taps[tap], dim, shift, -(-size // stride)) for tap, shift in reaching]
+        parts = [_window(taps[tap], dim, shift, -(-size // stride), outside=0) for tap, shift in reaching]
         phases.append(sum(parts[1:], parts[0]) if parts else None)
     if dim == 2:
         return interleave(phases, (stride, 1), (size, taps[0].shape[3]))
@@ -105,15 +105,8 @@ def averaging(full: int, out: int) -> Tensor:
     return matrix
 
 
-def _window(x: Tensor, dim: int, shift: int, size: int) -> Tensor:
-    """``y[..., i, ...] = x[..., i + shift, ...]`` of the given size along a dimension, zero outside ``x``."""
-    return _padded(x, dim, -shift, size + shift - x.shape[dim], value=0.0)
-
-
-def _padded(x: Tensor, dim: int, before: int, after: int, *, value: float) -> Tensor:
+def _window(x: Tensor, dim: int, shift: int, size: int, *, outside: float) -> Tensor:
+    """``y[..., i, ...] = x[..., i + shift, ...]`` of the given size along a dimension."""
+    before, after = -shift, size + shift - x.shape[dim]
     margins = (0, 0, before, after) if dim == 2 else (before, after)
-    return F.pad(x, margins, value=value) if before or after else x
-
-
-def _every(x: Tensor, dim: int, first: int, end: int, stride: int) -> Tensor:
-    return x[:, :, first:end:stride] if dim == 2 else x[..., first:end:stride]
+    return F.pad(x, margins, value=outside) if before or after else x

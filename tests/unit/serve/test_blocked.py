@@ -119,6 +119,9 @@ def step(builder: Builder, x: str, kind: str) -> str:
         padded = add("Pad", [x, constant([0, 0, 1, 2, 0, 0, 0, 1])])
         ends = [constant(v) for v in ([1, 2], [1 + H, 2 + W], [2, -1], [1, 1])]
         return add("Slice", [padded, *ends])
+    if kind == "everywhere":
+        mean = add("ReduceMean", [x, constant([2, 3])], keepdims=1)
+        return add("Tanh", [add("Expand", [mean, constant([1, C, H, W])])])
     if kind == "interleave":
         halves = [add("Unsqueeze", [y, constant([4])]) for y in (x, add("Relu", [x]))]
         woven = add("Reshape", [add("Concat", halves, axis=-1), constant([-1, C, H, 2 * W])])
@@ -151,6 +154,7 @@ KINDS = [
     "skip",
     "plain",
     "window",
+    "everywhere",
     "interleave",
     "joined channels",
     "flat",

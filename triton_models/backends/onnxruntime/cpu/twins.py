@@ -99,15 +99,26 @@ class Rewriter:
             return
         self._not_made.remove(name)
         twin = self._twins[name]
-        if (len(twin.shape), twin.channel, self._types[name]) == (4, 1, TensorProto.FLOAT):
-            reorder = helper.make_node("ReorderOutput", [""], [name], domain=DOMAIN, channels=twin.shape[1])
-            self._append(reorder, [self._declared(twin).name], [name])
+        if twin.channel == 1 and self._types[name] == TensorProto.FLOAT:
+            self._reorder(name, twin)
             return
         source, rank = self._declared(twin, memory=True), len(twin.shape)
         order = [*range(twin.channel + 1), rank, *range(twin.channel + 1, rank)]
         turned = self._emit(helper.make_node("Transpose", [""], [name], perm=order), [source.name], source)
         shape = self._constant([0] * twin.channel + [int(size) for size in twin.tail])
         self._append(helper.make_node("Reshape", ["", ""], [name]), [turned.name, shape], [name])
+
+    def _reorder(self, name: str, twin: Blocked) -> None:
+        """Make a plain tensor ``[N, C, ...]`` by ONNX Runtime's own operator, which knows those of four axes."""
+        source, channels = self._declared(twin).name, int(twin.tail[0])
+        reorder = helper.make_node("ReorderOutput", [""], [name], domain=DOMAIN, channels=channels)
+        if len(twin.shape) == 4:
+            self._append(reorder, [source], [name])
+            return
+        reshape = helper.make_node("Reshape", ["", ""], [name])
+        column = self._constant([0, channels, math.prod(map(int, twin.tail[1:])), 1])
+        plain = self._made(reorder, [self._made(reshape, [source, column])])
+        self._append(reshape, [plain, self._constant([0, *map(int, twin.tail)])], [name])
 
     def _plain(self, name: str) -> str:
         self.require(name)
@@ -186,6 +197,8 @@ class Rewriter:
             if not lengths and self._grows(node, shape):
                 lengths = [3]
             return self._elementwise(node, shape, lengths[0]) if lengths else None
+        if node.op_type == "Expand":
+            return self._expand(node, shape)
         rule = self._rules.get(node.op_type)
         made = rule(node, shape) if rule and node.input[0] in self._twins else None
         return None if made is None or _product(made.tail) is None else made
@@ -227,6 +240,15 @@ class Rewriter:
             expand = helper.make_node("Expand", ["", ""], [name])
             twin = self._emit(expand, [source.name, repeats], replace(source, shape=(*shape[:-1], tail[-1])))
         return twin
+
+    def _expand(self, node: NodeProto, shape: Shape) -> Blocked | None:
+        """Make a map ``[..., C, H, W]`` of what is the same everywhere, ``[..., C, 1, 1]``."""
+        small = (*shape[:-2], 1, 1)
+        if not self._grows(node, shape) or self._shapes.get(node.input[0]) != small:
+            return None
+        twin = self._small(node.input[0], small, len(shape) - 3)
+        repeats = self._constant([1] * (len(shape) - 2) + [*map(int, shape[-2:]), 1])
+        return self._emit(node, [twin.name, repeats], replace(twin, shape=shape))
 
     def _grows(self, node: NodeProto, shape: Shape) -> bool:
         """Whether a node makes a map of channels ``[..., C, H, W]`` out of smaller tensors."""
