@@ -30,4 +30,20 @@ void mask(const float* x, const Shape& x_shape, const std::uint8_t* keep, const 
 /// @throws std::invalid_argument if there is nothing along that dimension.
 void arg_max(const float* x, const Shape& shape, std::size_t axis, std::int64_t* y, const ForEach& for_each);
 
+/// The shape of tensors of these shapes put together along a dimension.
+/// @throws std::invalid_argument if they differ in another one.
+Shape concatenated(const std::vector<Shape>& shapes, std::size_t axis);
+
+/// Puts tensors together along a dimension.
+void concat(const std::vector<const float*>& parts, const std::vector<Shape>& shapes, std::size_t axis, float* y,
+            const ForEach& for_each);
+
+/// The shape of a tensor with zeros put around it.
+/// @param pads Zeros before each dimension, then after each; a negative count cuts off.
+/// @throws std::invalid_argument if there are not two for each dimension, or more is cut off than there is.
+Shape padded(const Shape& shape, const Shape& pads);
+
+/// Puts zeros around a tensor.
+void pad(const float* x, const Shape& shape, const Shape& pads, float* y, const ForEach& for_each);
+
 }  // namespace crosseai::kernels

@@ -32,6 +32,7 @@ enum class Place : std::uint16_t {
     kGetDimensions = 62,
     kGetTensorTypeAndShape = 65,
     kKernelInfoGetAttributeInt64 = 86,
+    kKernelContextGetInputCount = 88,
     kKernelContextGetInput = 90,
     kKernelContextGetOutput = 91,
     kReleaseTensorTypeAndShapeInfo = 99,
@@ -48,6 +49,9 @@ struct ApiBase {
 /// Of `ONNXTensorElementDataType`.
 enum class Type : int { kFloat = 1, kInt64 = 7, kBool = 9 };  // NOLINT(performance-enum-size): as in C
 
+/// Of `OrtCustomOpInputOutputCharacteristic`.
+enum class Presence : int { kRequired = 0, kVariadic = 2 };  // NOLINT(performance-enum-size): as in C
+
 /// `OrtCustomOp` of version 17.
 struct CustomOp {
     std::uint32_t version;
@@ -60,8 +64,8 @@ struct CustomOp {
     std::size_t (*get_output_count)(const CustomOp*);
     void (*compute)(void*, Context*);
     void (*destroy_kernel)(void*);
-    int (*get_input_characteristic)(const CustomOp*, std::size_t);
-    int (*get_output_characteristic)(const CustomOp*, std::size_t);
+    Presence (*get_input_characteristic)(const CustomOp*, std::size_t);
+    Presence (*get_output_characteristic)(const CustomOp*, std::size_t);
     int (*get_input_memory)(const CustomOp*, std::size_t);
     int (*get_variadic_input_least)(const CustomOp*);
     int (*get_variadic_input_alike)(const CustomOp*);

@@ -1,13 +1,18 @@
 // The kernels as operators of ONNX Runtime, in the domain `crosseai`: a library for `register_custom_ops_library`.
 //
 // Mask: x float, keep bool -> y float.
-// ArgMax: x float -> y int64 without the dimension `axis` (an attribute, 0 or more).
+// ArgMax: x float -> y int64 without the dimension `axis`.
+// Concat: parts float -> y float, put together along `axis`.
+// Pad: x float, pads int64 -> y float, zeros around x as ONNX's operator of that name puts them.
+//
+// `axis` is an attribute, 0 or more.
 
 #include <exception>
 #include <limits>
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "kernels.hpp"
 #include "onnxruntime.hpp"
@@ -28,6 +33,12 @@ void check(const Status* status) {
 class Node {
  public:
     Node(const Api* api, Context* context) : api_(api), context_(context) {}
+
+    std::size_t inputs() const {
+        std::size_t count = 0;
+        check(call<Status*, Place::kKernelContextGetInputCount>(api_, context_, &count));
+        return count;
+    }
 
     Shape shape(std::size_t input) const {
         TensorInfo* info = nullptr;
@@ -87,6 +98,7 @@ class Node {
 struct Mask {
     static constexpr const char* name = "Mask";
     static constexpr Type inputs[] = {Type::kFloat, Type::kBool};
+    static constexpr bool any_number_of_inputs = false;
     static constexpr Type output = Type::kFloat;
 
     Mask(const Api* /*api*/, const KernelInfo* /*info*/) {}
@@ -99,26 +111,71 @@ struct Mask {
     }
 };
 
+std::size_t axis_of(const Api* api, const KernelInfo* info) {
+    std::int64_t axis = 0;
+    check(call<Status*, Place::kKernelInfoGetAttributeInt64>(api, info, "axis", &axis));
+    if (axis < 0) throw std::invalid_argument("expected an axis of 0 or more, found " + std::to_string(axis));
+    return static_cast<std::size_t>(axis);
+}
+
 struct ArgMax {
     static constexpr const char* name = "ArgMax";
     static constexpr Type inputs[] = {Type::kFloat};
+    static constexpr bool any_number_of_inputs = false;
     static constexpr Type output = Type::kInt64;
 
-    ArgMax(const Api* api, const KernelInfo* info) {
-        check(call<Status*, Place::kKernelInfoGetAttributeInt64>(api, info, "axis", &axis));
-    }
+    ArgMax(const Api* api, const KernelInfo* info) : axis(axis_of(api, info)) {}
 
     void compute(const Node& node) const {
         const Shape x = node.shape(0);
-        if (axis < 0 || static_cast<std::size_t>(axis) >= x.size())
+        if (axis >= x.size())
             throw std::invalid_argument("ArgMax: expected a dimension of the input, found " + std::to_string(axis));
         Shape reduced = x;
-        reduced.erase(reduced.begin() + axis);
+        reduced.erase(reduced.begin() + static_cast<std::ptrdiff_t>(axis));
         auto* const y = node.result<std::int64_t>(reduced);
-        crosseai::kernels::arg_max(node.numbers<float>(0), x, static_cast<std::size_t>(axis), y, node.for_each());
+        crosseai::kernels::arg_max(node.numbers<float>(0), x, axis, y, node.for_each());
     }
 
-    std::int64_t axis = 0;
+    std::size_t axis;
+};
+
+struct Concat {
+    static constexpr const char* name = "Concat";
+    static constexpr Type inputs[] = {Type::kFloat};
+    static constexpr bool any_number_of_inputs = true;
+    static constexpr Type output = Type::kFloat;
+
+    Concat(const Api* api, const KernelInfo* info) : axis(axis_of(api, info)) {}
+
+    void compute(const Node& node) const {
+        std::vector<const float*> parts;
+        std::vector<Shape> shapes;
+        for (std::size_t i = 0; i < node.inputs(); ++i) {
+            parts.push_back(node.numbers<float>(i));
+            shapes.push_back(node.shape(i));
+        }
+        auto* const y = node.result<float>(crosseai::kernels::concatenated(shapes, axis));
+        crosseai::kernels::concat(parts, shapes, axis, y, node.for_each());
+    }
+
+    std::size_t axis;
+};
+
+struct Pad {
+    static constexpr const char* name = "Pad";
+    static constexpr Type inputs[] = {Type::kFloat, Type::kInt64};
+    static constexpr bool any_number_of_inputs = false;
+    static constexpr Type output = Type::kFloat;
+
+    Pad(const Api* /*api*/, const KernelInfo* /*info*/) {}
+
+    void compute(const Node& node) const {
+        const Shape x = node.shape(0);
+        const auto* const first = node.numbers<std::int64_t>(1);
+        const Shape pads(first, first + node.shape(1).at(0));
+        auto* const y = node.result<float>(crosseai::kernels::padded(x, pads));
+        crosseai::kernels::pad(node.numbers<float>(0), x, pads, y, node.for_each());
+    }
 };
 
 /// A kernel of some operator, and the interface to call.
@@ -152,7 +209,10 @@ CustomOp operator_of() {
     made.get_input_count = [](const CustomOp*) { return std::size(Operator::inputs); };
     made.get_output_type = [](const CustomOp*, std::size_t) { return Operator::output; };
     made.get_output_count = [](const CustomOp*) { return std::size_t{1}; };
-    made.get_input_characteristic = made.get_output_characteristic = [](const CustomOp*, std::size_t) { return 0; };
+    made.get_input_characteristic = [](const CustomOp*, std::size_t) {
+        return Operator::any_number_of_inputs ? Presence::kVariadic : Presence::kRequired;
+    };
+    made.get_output_characteristic = [](const CustomOp*, std::size_t) { return Presence::kRequired; };
     made.get_input_memory = [](const CustomOp*, std::size_t) { return 0; };
     made.get_variadic_input_least = made.get_variadic_output_least = [](const CustomOp*) { return 1; };
     made.get_variadic_input_alike = made.get_variadic_output_alike = [](const CustomOp*) { return 1; };
@@ -173,7 +233,8 @@ CustomOp operator_of() {
 
 extern "C" __attribute__((visibility("default"))) Status* RegisterCustomOps(SessionOptions* options,
                                                                             const ApiBase* base) {
-    static const CustomOp operators[] = {operator_of<Mask>(), operator_of<ArgMax>()};
+    static const CustomOp operators[] = {operator_of<Mask>(), operator_of<ArgMax>(), operator_of<Concat>(),
+                                         operator_of<Pad>()};
     const Api* const api = base->get_api(kVersion);
     if (api == nullptr)
         return guarded(base->get_api(1), [] { throw std::runtime_error("expected ONNX Runtime 1.17 or later"); });

@@ -102,6 +102,42 @@ void check_arg_max(const std::vector<float>& x, const Shape& shape, std::size_t 
     }
 }
 
+void check_concat(std::mt19937& random, const std::vector<Shape>& shapes, std::size_t axis) {
+    const Shape whole = concatenated(shapes, axis);
+    std::vector<std::vector<float>> numbers(shapes.size());
+    std::vector<const float*> parts(shapes.size());
+    for (std::size_t i = 0; i < shapes.size(); ++i) {
+        numbers[i] = random_numbers(random, shapes[i]);
+        parts[i] = numbers[i].data();
+    }
+    std::vector<float> y(count_of(whole), -9.0F);
+    concat(parts, shapes, axis, y.data(), in_parallel);
+    for (std::size_t i = 0; i < y.size(); ++i) {
+        auto at = indices(i, whole);
+        std::size_t part = 0;
+        while (at[axis] >= static_cast<std::size_t>(shapes[part][axis]))
+            at[axis] -= static_cast<std::size_t>(shapes[part++][axis]);
+        CHECK(y[i] == numbers[part][place(at, shapes[part])]);
+    }
+}
+
+void check_pad(std::mt19937& random, const Shape& shape, const Shape& pads) {
+    const Shape whole = padded(shape, pads);
+    const auto x = random_numbers(random, shape);
+    std::vector<float> y(count_of(whole), -9.0F);
+    pad(x.data(), shape, pads, y.data(), in_parallel);
+    for (std::size_t i = 0; i < y.size(); ++i) {
+        auto at = indices(i, whole);
+        bool inside = true;
+        for (std::size_t d = 0; d < shape.size(); ++d) {
+            const auto index = static_cast<std::int64_t>(at[d]) - pads[d];
+            inside = inside && index >= 0 && index < shape[d];
+            at[d] = static_cast<std::size_t>(index);
+        }
+        CHECK(y[i] == (inside ? x[place(at, shape)] : 0.0F));
+    }
+}
+
 Shape random_shape(std::mt19937& random, std::size_t rank, std::int64_t least) {
     Shape shape(rank);
     for (auto& size : shape) size = std::uniform_int_distribution<std::int64_t>(least, 7)(random);
@@ -128,12 +164,32 @@ void random_shapes() {
     }
 }
 
+void random_copies() {
+    std::mt19937 random(2);
+    std::uniform_int_distribution<std::int64_t> few(-1, 2);
+    for (int i = 0; i < 500; ++i) {
+        const auto shape = random_shape(random, 1 + static_cast<std::size_t>(i) % 5, i % 50 == 0 ? 0 : 1);
+        const std::size_t axis = static_cast<std::size_t>(i) % shape.size();
+        std::vector<Shape> shapes(1 + static_cast<std::size_t>(i) % 3, shape);
+        for (auto& each : shapes) each[axis] = 1 + (each[axis] + few(random) + 1) % 3;
+        check_concat(random, shapes, axis);
+        Shape pads(2 * shape.size());
+        for (std::size_t d = 0; d < pads.size(); ++d) pads[d] = shape[d % shape.size()] > 2 ? few(random) : 1;
+        check_pad(random, shape, pads);
+    }
+}
+
 /// Larger than a piece, and of sizes that no vector divides.
 void large() {
     std::mt19937 random(1);
     check_mask(random, {3, 2, 5, 61, 67}, {2, 5, 61, 67});
     check_mask(random, {2, 40000}, {40000});
     check_mask(random, {2, 40000}, {2, 1});
+    check_concat(random, {{3, 50, 1, 161}, {3, 50, 2, 161}}, 2);
+    check_concat(random, {{40000}, {1}}, 0);
+    check_pad(random, {3, 28, 1, 28, 1, 16}, {0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0});
+    check_pad(random, {2, 64, 29, 16}, {0, -1, 1, 0, 0, 1, -2, 0});
+    check_pad(random, {30000, 1}, {-29999, 0, 0, 40000});
     for (const Shape& shape : {Shape{2, 5, 61, 67}, Shape{3, 30000}, Shape{30000, 3}, Shape{1, 129, 1000}})
         for (std::size_t axis = 0; axis < shape.size(); ++axis)
             check_arg_max(random_numbers(random, shape), shape, axis);
@@ -163,6 +219,12 @@ void refusals() {
     };
     CHECK(refuses([] { broadcast({2, 3}, {2}); }));
     CHECK(refuses([] { broadcast({0}, {2}); }));
+    CHECK(refuses([] { concatenated({{2, 3}, {2, 4}}, 0); }));
+    CHECK(refuses([] { concatenated({{2, 3}, {2}}, 0); }));
+    CHECK(refuses([] { concatenated({{2}}, 1); }));
+    CHECK(refuses([] { padded({2, 3}, {0, 0}); }));
+    CHECK(refuses([] { padded({2, 3}, {0, -2, 0, -2}); }));
+    CHECK(refuses([] { padded({2, 3}, {0, -4, 0, 5}); }));
     std::vector<std::int64_t> y(2);
     CHECK(refuses([&] { arg_max(nullptr, {2, 0}, 1, y.data(), in_parallel); }));
 }
@@ -171,6 +233,7 @@ void refusals() {
 
 int main() {
     random_shapes();
+    random_copies();
     large();
     not_numbers();
     refusals();

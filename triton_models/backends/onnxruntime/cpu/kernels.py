@@ -22,15 +22,21 @@ def own(
     types, shapes
         Of the tensors, where they are known.
     """
-    if node.op_type == "Mul" and not node.domain:
+    if node.domain or types.get(node.input[0] if node.input else "") != TensorProto.FLOAT:
+        return node
+    attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    if node.op_type == "Mul":
         for x, mask in (node.input, reversed(node.input)):
             cast = producers.get(mask, node)
-            of_booleans = cast.op_type == "Cast" and types.get(cast.input[0]) == TensorProto.BOOL
-            if of_booleans and types.get(x) == TensorProto.FLOAT:
+            if cast.op_type == "Cast" and types.get(cast.input[0]) == TensorProto.BOOL:
                 return helper.make_node("Mask", [x, cast.input[0]], node.output, domain=DOMAIN)
-    if node.op_type == "ArgMax" and types.get(node.input[0]) == TensorProto.FLOAT and node.input[0] in shapes:
-        attributes = {attribute.name: attribute.i for attribute in node.attribute}
+    if node.op_type == "Pad" and len(node.input) == 2 and attributes.get("mode", b"constant") == b"constant":
+        return helper.make_node("Pad", node.input, node.output, domain=DOMAIN)
+    if node.op_type in ("ArgMax", "Concat") and node.input[0] in shapes:
         axis = attributes.get("axis", 0) % len(shapes[node.input[0]])
-        if not attributes.get("keepdims", 1) and not attributes.get("select_last_index", 0):
-            return helper.make_node("ArgMax", node.input, node.output, domain=DOMAIN, axis=axis)
+        as_ours = node.op_type == "Concat" or not (
+            attributes.get("keepdims", 1) or attributes.get("select_last_index", 0)
+        )
+        if as_ours:
+            return helper.make_node(node.op_type, node.input, node.output, domain=DOMAIN, axis=axis)
     return node

@@ -382,7 +382,7 @@ class Rewriter:
         if len(present) < len(twins) or len({twin.channel for twin in present}) > 1:
             return None
         sources = [self._declared(twin, memory=True) for twin in present]
-        copy = helper.make_node("Concat", node.input, node.output, axis=axis)
+        copy = helper.make_node("Concat", node.input, node.output, domain=node.domain, axis=axis)
         return self._emit(copy, [source.name for source in sources], replace(sources[0], shape=shape))
 
     def _slice(self, node: NodeProto, shape: Shape) -> Blocked | None:
