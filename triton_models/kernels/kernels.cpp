@@ -1,6 +1,7 @@
 #include "kernels.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <stdexcept>
 #include <string>
 
@@ -54,34 +55,42 @@ CROSSEAI_MULTIVERSION void mask_row(const float* x, const std::uint8_t* keep, st
     for (std::size_t i = 0; i < count; ++i) y[i] = keep[i] != 0 ? x[i] : 0.0F;
 }
 
-/// First maxima of `width` columns side by side: few enough for registers.
-template <std::size_t width>
+constexpr std::size_t kLanes = 8;
+using Numbers = float __attribute__((vector_size(kLanes * sizeof(float))));
+using Places = std::int32_t __attribute__((vector_size(kLanes * sizeof(std::int32_t))));
+
+/// First maxima of `vectors * kLanes` columns side by side: few enough for registers.
+template <std::size_t vectors>
 inline __attribute__((always_inline)) void first_maxima(const float* x, std::size_t length, std::size_t stride,
                                                         std::int64_t* y) {
-    float best[width];
-    std::int32_t place[width];
-    for (std::size_t i = 0; i < width; ++i) {
-        best[i] = x[i];
-        place[i] = 0;
-    }
+    Numbers best[vectors];
+    Places place[vectors] = {};
+    for (std::size_t i = 0; i < vectors; ++i) std::memcpy(&best[i], x + i * kLanes, sizeof(Numbers));
     for (std::size_t k = 1; k < length; ++k) {
-        const float* const row = x + k * stride;
-        for (std::size_t i = 0; i < width; ++i) {
-            const bool better = row[i] > best[i];
-            best[i] = better ? row[i] : best[i];
-            place[i] = better ? static_cast<std::int32_t>(k) : place[i];
+        const Places here = Places{} + static_cast<std::int32_t>(k);
+        for (std::size_t i = 0; i < vectors; ++i) {
+            Numbers row;  // each vector loaded for itself: an array would go by way of the stack
+            std::memcpy(&row, x + k * stride + i * kLanes, sizeof(row));
+            place[i] = row > best[i] ? here : place[i];
+            best[i] = row > best[i] ? row : best[i];
         }
     }
-    for (std::size_t i = 0; i < width; ++i) y[i] = place[i];
+    for (std::size_t i = 0; i < vectors; ++i)
+        for (std::size_t lane = 0; lane < kLanes; ++lane) y[i * kLanes + lane] = place[i][lane];
 }
 
 CROSSEAI_MULTIVERSION void maxima_of_columns(const float* x, std::size_t length, std::size_t stride,
                                              std::size_t columns, std::int64_t* y) {
     std::size_t i = 0;
-    for (; i + 64 <= columns; i += 64) first_maxima<64>(x + i, length, stride, y + i);
-    for (; i + 16 <= columns; i += 16) first_maxima<16>(x + i, length, stride, y + i);
-    for (; i + 8 <= columns; i += 8) first_maxima<8>(x + i, length, stride, y + i);
-    for (; i < columns; ++i) first_maxima<1>(x + i, length, stride, y + i);
+    for (; i + 4 * kLanes <= columns; i += 4 * kLanes) first_maxima<4>(x + i, length, stride, y + i);
+    for (; i + 2 * kLanes <= columns; i += 2 * kLanes) first_maxima<2>(x + i, length, stride, y + i);
+    for (; i + kLanes <= columns; i += kLanes) first_maxima<1>(x + i, length, stride, y + i);
+    for (; i < columns; ++i) {
+        std::size_t best = 0;
+        for (std::size_t k = 1; k < length; ++k)
+            if (x[k * stride + i] > x[best * stride + i]) best = k;
+        y[i] = static_cast<std::int64_t>(best);
+    }
 }
 
 /// One dimension of a block of numbers that is copied: how many there are, and how far apart they lie.
@@ -192,15 +201,15 @@ void arg_max(const float* x, const Shape& shape, std::size_t axis, std::int64_t*
     const std::size_t rows = numbers(shape, 0, axis);
     const std::size_t columns = numbers(shape, axis + 1, shape.size());
     if (length == 0) throw std::invalid_argument("expected a dimension to find maxima along, found " + text(shape));
-    const std::size_t widest = std::max<std::size_t>(64, kPiece / length / 64 * 64);  // columns at a time
-    const std::size_t spans = pieces(columns, widest);
-    const std::size_t each = std::max<std::size_t>(1, kPiece / (length * std::min(columns, widest) + 1));  // spans
+    constexpr std::size_t kColumns = 1024;  // at a time
+    const std::size_t spans = pieces(columns, kColumns);
+    const std::size_t each = std::max<std::size_t>(1, kPiece / (length * std::min(columns, kColumns) + 1));  // spans
     for_each(pieces(rows * spans, each), [&](std::size_t piece) {
         for (std::size_t i = piece * each; i < std::min(rows * spans, (piece + 1) * each); ++i) {
             const std::size_t row = i / spans;
-            const std::size_t column = i % spans * widest;
-            maxima_of_columns(x + row * length * columns + column, length, columns, std::min(widest, columns - column),
-                              y + row * columns + column);
+            const std::size_t column = i % spans * kColumns;
+            maxima_of_columns(x + row * length * columns + column, length, columns,
+                              std::min(kColumns, columns - column), y + row * columns + column);
         }
     });
 }
