@@ -98,27 +98,19 @@ class Rewriter:
         if name not in self._not_made:
             return
         self._not_made.remove(name)
-        twin = self._twins[name]
-        if twin.channel == 1 and self._types[name] == TensorProto.FLOAT:
-            self._reorder(name, twin)
+        twin, producer = self._twins[name], self._producers[name]
+        if (len(twin.shape), twin.channel, self._types[name]) == (4, 1, TensorProto.FLOAT):
+            reorder = helper.make_node("ReorderOutput", [""], [name], domain=DOMAIN, channels=twin.shape[1])
+            self._append(reorder, [self._declared(twin).name], [name])
+            return
+        if producer.op_type == "Reshape":  # perhaps of a tensor that can be reordered
+            self._append(producer, [self._plain(each) for each in producer.input], [name])
             return
         source, rank = self._declared(twin, memory=True), len(twin.shape)
         order = [*range(twin.channel + 1), rank, *range(twin.channel + 1, rank)]
         turned = self._emit(helper.make_node("Transpose", [""], [name], perm=order), [source.name], source)
         shape = self._constant([0] * twin.channel + [int(size) for size in twin.tail])
         self._append(helper.make_node("Reshape", ["", ""], [name]), [turned.name, shape], [name])
-
-    def _reorder(self, name: str, twin: Blocked) -> None:
-        """Make a plain tensor ``[N, C, ...]`` by ONNX Runtime's own operator, which knows those of four axes."""
-        source, channels = self._declared(twin).name, int(twin.tail[0])
-        reorder = helper.make_node("ReorderOutput", [""], [name], domain=DOMAIN, channels=channels)
-        if len(twin.shape) == 4:
-            self._append(reorder, [source], [name])
-            return
-        reshape = helper.make_node("Reshape", ["", ""], [name])
-        column = self._constant([0, channels, math.prod(map(int, twin.tail[1:])), 1])
-        plain = self._made(reorder, [self._made(reshape, [source, column])])
-        self._append(reshape, [plain, self._constant([0, *map(int, twin.tail)])], [name])
 
     def _plain(self, name: str) -> str:
         self.require(name)
@@ -246,7 +238,7 @@ class Rewriter:
         small = (*shape[:-2], 1, 1)
         if not self._grows(node, shape) or self._shapes.get(node.input[0]) != small:
             return None
-        twin = self._small(node.input[0], small, len(shape) - 3)
+        twin = self._declared(self._small(node.input[0], small, len(shape) - 3), memory=True)
         repeats = self._constant([1] * (len(shape) - 2) + [*map(int, shape[-2:]), 1])
         return self._emit(node, [twin.name, repeats], replace(twin, shape=shape))
 
@@ -261,9 +253,13 @@ class Rewriter:
         """Convert a map."""
         if len(shape) != 4 or length != 3 or self._types.get(name) != TensorProto.FLOAT:
             return None
-        node = helper.make_node("ReorderInput", [""], [name], domain=DOMAIN)
-        self._twins[name] = self._emit(node, [self._plain(name)], Blocked("", shape, 1))
+        self._twins[name] = self._reordered(name, shape)
         return self._twins[name]
+
+    def _reordered(self, name: str, shape: Shape) -> Blocked:
+        """Convert ``[N, C, H, W]``."""
+        node = helper.make_node("ReorderInput", [""], [name], domain=DOMAIN)
+        return self._emit(node, [self._plain(name)], Blocked("", shape, 1))
 
     def _small(self, name: str, shape: Shape, channel: int) -> Blocked:
         """Bring a tensor that will be broadcast into blocked layout; one that all channels share, once for a block."""
@@ -274,6 +270,8 @@ class Rewriter:
             one = self._emit(reshape, [source, self._constant([0] * rank + [1])], like)
             expand = helper.make_node("Expand", ["", ""], [name])
             return self._emit(expand, [one.name, self._constant([1] * rank + [self._block])], like)
+        if (rank, channel, self._types.get(name)) == (4, 1, TensorProto.FLOAT):
+            return self._reordered(name, shape)
         blocks = [int(shape[channel]) // self._block, self._block]
         cut = [0] * channel + blocks + [int(size) for size in shape[channel + 1 :]]
         apart = self._emit(reshape, [source, self._constant(cut)], like)
@@ -359,8 +357,10 @@ class Rewriter:
         return apply("Add", from_first, self._firsts[*sizes, axis])
 
     def _reshape(self, node: NodeProto, shape: Shape) -> Blocked | None:
-        """Where channels stay whole, so does the memory before and after them."""
+        """Where channels stay whole, so does the memory before and after them; not worth it for a row or column."""
         twin = self._twins[node.input[0]]
+        if 1 in twin.tail:
+            return None
         for channel in range(1, len(shape) - 1):
             after = shape[channel + 1 :]
             if shape[channel] == twin.tail[0] and _product(after) == _product(twin.tail[1:]) is not None:
