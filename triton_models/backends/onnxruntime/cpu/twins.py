@@ -99,18 +99,29 @@ class Rewriter:
             return
         self._not_made.remove(name)
         twin, producer = self._twins[name], self._producers[name]
-        if (len(twin.shape), twin.channel, self._types[name]) == (4, 1, TensorProto.FLOAT):
-            reorder = helper.make_node("ReorderOutput", [""], [name], domain=DOMAIN, channels=twin.shape[1])
-            self._append(reorder, [self._declared(twin).name], [name])
-            return
-        if producer.op_type == "Reshape":  # perhaps of a tensor that can be reordered
+        rank = len(twin.shape) if twin.channel == 1 and self._types[name] == TensorProto.FLOAT else 0
+        if rank != 4 and producer.op_type == "Reshape":  # perhaps of a tensor that can be reordered
             self._append(producer, [self._plain(each) for each in producer.input], [name])
+            return
+        if rank in (3, 4):
+            self._reorder(name, twin)
             return
         source, rank = self._declared(twin, memory=True), len(twin.shape)
         order = [*range(twin.channel + 1), rank, *range(twin.channel + 1, rank)]
         turned = self._emit(helper.make_node("Transpose", [""], [name], perm=order), [source.name], source)
         shape = self._constant([0] * twin.channel + [int(size) for size in twin.tail])
         self._append(helper.make_node("Reshape", ["", ""], [name]), [turned.name, shape], [name])
+
+    def _reorder(self, name: str, twin: Blocked) -> None:
+        """Make a plain ``[N, C, H, W]`` or ``[N, C, W]`` by ONNX Runtime's own operator, which knows the former."""
+        source, channels = self._declared(twin).name, int(twin.tail[0])
+        reorder = helper.make_node("ReorderOutput", [""], [name], domain=DOMAIN, channels=channels)
+        if len(twin.shape) == 4:
+            self._append(reorder, [source], [name])
+            return
+        reshape = helper.make_node("Reshape", ["", ""], [name])
+        column = self._made(reshape, [source, self._constant([0, channels, int(twin.tail[1]), 1])])
+        self._append(reshape, [self._made(reorder, [column]), self._constant([0, 0, int(twin.tail[1])])], [name])
 
     def _plain(self, name: str) -> str:
         self.require(name)
