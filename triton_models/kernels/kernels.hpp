@@ -30,6 +30,23 @@ void mask(const float* x, const Shape& x_shape, const std::uint8_t* keep, const 
 /// @throws std::invalid_argument if there is nothing along that dimension.
 void arg_max(const float* x, const Shape& shape, std::size_t axis, std::int64_t* y, const ForEach& for_each);
 
+/// Numbers of a map at one place along a dimension, as ONNX's `GatherElements` finds them.
+///
+/// @param x A map `[N, C, H, W]` whose channels lie in blocks: `[N, C / b, H, W, b]`.
+/// @param axis 1, 2 or 3: of the map `[N, C, H, W]`.
+/// @param places `[M, C, H, W]`, M at most N, but of size one along the axis; negative ones count from the end.
+/// @param y Of the shape of `places`.
+/// @throws std::invalid_argument if the shapes are others, or a place is none.
+void gather(const float* x, const Shape& x_shape, std::size_t axis, const std::int64_t* places, const Shape& shape,
+            float* y, const ForEach& for_each);
+
+/// Writes numbers to one place along a dimension, as ONNX's `ScatterElements` does.
+///
+/// @param updates Of the shape of `places`.
+/// @param y Of the shape of `x`; may be `x`. The rest is as for `gather`.
+void scatter(const float* x, const Shape& x_shape, std::size_t axis, const std::int64_t* places, const Shape& shape,
+             const float* updates, float* y, const ForEach& for_each);
+
 /// The shape of tensors of these shapes put together along a dimension.
 /// @throws std::invalid_argument if they differ in another one.
 Shape concatenated(const std::vector<Shape>& shapes, std::size_t axis);

@@ -10,7 +10,7 @@
 
 namespace crosseai::onnxruntime {
 
-constexpr std::uint32_t kVersion = 17;  // of ONNX Runtime 1.17, the first that lends its threads to operators
+constexpr std::uint32_t kVersion = 18;  // of ONNX Runtime 1.18, the first that lets operators work in place
 
 /// Opaque, of ONNX Runtime.
 struct Status;
@@ -52,7 +52,7 @@ enum class Type : int { kFloat = 1, kInt64 = 7, kBool = 9 };  // NOLINT(performa
 /// Of `OrtCustomOpInputOutputCharacteristic`.
 enum class Presence : int { kRequired = 0, kVariadic = 2 };  // NOLINT(performance-enum-size): as in C
 
-/// `OrtCustomOp` of version 17.
+/// `OrtCustomOp` of version 18.
 struct CustomOp {
     std::uint32_t version;
     void* (*create_kernel)(const CustomOp*, const Api*, const KernelInfo*);
@@ -76,6 +76,10 @@ struct CustomOp {
     Status* (*infer_output_shapes)(const CustomOp*, void*);
     int (*get_start_version)(const CustomOp*);
     int (*get_end_version)(const CustomOp*);
+    std::size_t (*get_may_in_place)(int** inputs, int** outputs);
+    void (*release_may_in_place)(int* inputs, int* outputs);
+    std::size_t (*get_alias_map)(int** inputs, int** outputs);
+    void (*release_alias_map)(int* inputs, int* outputs);
 };
 
 /// Calls a function of the table.

@@ -4,6 +4,8 @@
 // ArgMax: x float -> y int64 without the dimension `axis`.
 // Concat: parts float -> y float, put together along `axis`.
 // Pad: x float, pads int64 -> y float, zeros around x as ONNX's operator of that name puts them.
+// Gather: x float, a map in blocks, places int64 -> y float, the numbers there along `axis`.
+// Scatter: x float, a map in blocks, places int64, updates float -> y float, x with these there; in place if it may.
 //
 // `axis` is an attribute, 0 or more.
 
@@ -100,6 +102,7 @@ struct Mask {
     static constexpr Type inputs[] = {Type::kFloat, Type::kBool};
     static constexpr bool any_number_of_inputs = false;
     static constexpr Type output = Type::kFloat;
+    static constexpr std::size_t may_change_inputs = 0;
 
     Mask(const Api* /*api*/, const KernelInfo* /*info*/) {}
 
@@ -123,6 +126,7 @@ struct ArgMax {
     static constexpr Type inputs[] = {Type::kFloat};
     static constexpr bool any_number_of_inputs = false;
     static constexpr Type output = Type::kInt64;
+    static constexpr std::size_t may_change_inputs = 0;
 
     ArgMax(const Api* api, const KernelInfo* info) : axis(axis_of(api, info)) {}
 
@@ -144,6 +148,7 @@ struct Concat {
     static constexpr Type inputs[] = {Type::kFloat};
     static constexpr bool any_number_of_inputs = true;
     static constexpr Type output = Type::kFloat;
+    static constexpr std::size_t may_change_inputs = 0;
 
     Concat(const Api* api, const KernelInfo* info) : axis(axis_of(api, info)) {}
 
@@ -166,6 +171,7 @@ struct Pad {
     static constexpr Type inputs[] = {Type::kFloat, Type::kInt64};
     static constexpr bool any_number_of_inputs = false;
     static constexpr Type output = Type::kFloat;
+    static constexpr std::size_t may_change_inputs = 0;
 
     Pad(const Api* /*api*/, const KernelInfo* /*info*/) {}
 
@@ -176,6 +182,46 @@ struct Pad {
         auto* const y = node.result<float>(crosseai::kernels::padded(x, pads));
         crosseai::kernels::pad(node.numbers<float>(0), x, pads, y, node.for_each());
     }
+};
+
+struct Gather {
+    static constexpr const char* name = "Gather";
+    static constexpr Type inputs[] = {Type::kFloat, Type::kInt64};
+    static constexpr bool any_number_of_inputs = false;
+    static constexpr Type output = Type::kFloat;
+    static constexpr std::size_t may_change_inputs = 0;
+
+    Gather(const Api* api, const KernelInfo* info) : axis(axis_of(api, info)) {}
+
+    void compute(const Node& node) const {
+        const Shape shape = node.shape(1);
+        auto* const y = node.result<float>(shape);
+        crosseai::kernels::gather(node.numbers<float>(0), node.shape(0), axis, node.numbers<std::int64_t>(1), shape, y,
+                                  node.for_each());
+    }
+
+    std::size_t axis;
+};
+
+struct Scatter {
+    static constexpr const char* name = "Scatter";
+    static constexpr Type inputs[] = {Type::kFloat, Type::kInt64, Type::kFloat};
+    static constexpr bool any_number_of_inputs = false;
+    static constexpr Type output = Type::kFloat;
+    static constexpr std::size_t may_change_inputs = 1;
+
+    Scatter(const Api* api, const KernelInfo* info) : axis(axis_of(api, info)) {}
+
+    void compute(const Node& node) const {
+        const Shape x = node.shape(0);
+        const Shape shape = node.shape(1);
+        if (node.shape(2) != shape) throw std::invalid_argument("Scatter: expected an update for each place");
+        auto* const y = node.result<float>(x);
+        crosseai::kernels::scatter(node.numbers<float>(0), x, axis, node.numbers<std::int64_t>(1), shape,
+                                   node.numbers<float>(2), y, node.for_each());
+    }
+
+    std::size_t axis;
 };
 
 /// A kernel of some operator, and the interface to call.
@@ -226,6 +272,12 @@ CustomOp operator_of() {
     made.destroy_kernel = [](void* kernel) { delete static_cast<Kernel<Operator>*>(kernel); };
     made.get_start_version = [](const CustomOp*) { return 1; };
     made.get_end_version = [](const CustomOp*) { return std::numeric_limits<int>::max(); };
+    made.get_may_in_place = [](int** inputs, int** outputs) {
+        static int first = 0;  // the first input becomes the output
+        *inputs = *outputs = &first;
+        return Operator::may_change_inputs;
+    };
+    made.release_may_in_place = [](int*, int*) {};
     return made;
 }
 
@@ -234,10 +286,10 @@ CustomOp operator_of() {
 extern "C" __attribute__((visibility("default"))) Status* RegisterCustomOps(SessionOptions* options,
                                                                             const ApiBase* base) {
     static const CustomOp operators[] = {operator_of<Mask>(), operator_of<ArgMax>(), operator_of<Concat>(),
-                                         operator_of<Pad>()};
+                                         operator_of<Pad>(),  operator_of<Gather>(), operator_of<Scatter>()};
     const Api* const api = base->get_api(kVersion);
     if (api == nullptr)
-        return guarded(base->get_api(1), [] { throw std::runtime_error("expected ONNX Runtime 1.17 or later"); });
+        return guarded(base->get_api(1), [] { throw std::runtime_error("expected ONNX Runtime 1.18 or later"); });
     Domain* domain = nullptr;  // never released: each session has its own, which it may use to its end
     auto* failure = call<Status*, Place::kCreateCustomOpDomain>(api, "crosseai", &domain);
     for (const auto& each : operators)

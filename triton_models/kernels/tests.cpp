@@ -138,6 +138,37 @@ void check_pad(std::mt19937& random, const Shape& shape, const Shape& pads) {
     }
 }
 
+/// Against the rules of GatherElements and ScatterElements, on a map that is put into blocks here.
+void check_places(std::mt19937& random, const Shape& plain, std::int64_t block, std::size_t axis, std::int64_t images) {
+    const Shape blocked{plain[0], plain[1] / block, plain[2], plain[3], block};
+    const auto in_blocks = [&](const Indices& at) {
+        const auto b = static_cast<std::size_t>(block);
+        return place({at[0], at[1] / b, at[2], at[3], at[1] % b}, blocked);
+    };
+    Shape shape = plain;
+    shape[0] = images;
+    shape[axis] = 1;
+    std::uniform_int_distribution<std::int64_t> any(-plain[axis], plain[axis] - 1);
+    std::vector<std::int64_t> places(count_of(shape));
+    for (auto& each : places) each = any(random);
+    auto x = random_numbers(random, blocked);
+    const auto updates = random_numbers(random, shape);
+    std::vector<float> found(count_of(shape));
+    std::vector<float> changed(x.size());
+    gather(x.data(), blocked, axis, places.data(), shape, found.data(), in_parallel);
+    scatter(x.data(), blocked, axis, places.data(), shape, updates.data(), changed.data(), in_parallel);
+    auto expected = x;
+    for (std::size_t i = 0; i < places.size(); ++i) {
+        auto at = indices(i, shape);
+        at[axis] = static_cast<std::size_t>((places[i] + plain[axis]) % plain[axis]);
+        CHECK(found[i] == x[in_blocks(at)]);
+        expected[in_blocks(at)] = updates[i];
+    }
+    CHECK(changed == expected);
+    scatter(x.data(), blocked, axis, places.data(), shape, updates.data(), x.data(), in_parallel);
+    CHECK(x == expected);
+}
+
 Shape random_shape(std::mt19937& random, std::size_t rank, std::int64_t least) {
     Shape shape(rank);
     for (auto& size : shape) size = std::uniform_int_distribution<std::int64_t>(least, 7)(random);
@@ -176,6 +207,17 @@ void random_copies() {
         Shape pads(2 * shape.size());
         for (std::size_t d = 0; d < pads.size(); ++d) pads[d] = shape[d % shape.size()] > 2 ? few(random) : 1;
         check_pad(random, shape, pads);
+    }
+}
+
+void random_places() {
+    std::mt19937 random(3);
+    for (int i = 0; i < 200; ++i) {
+        auto shape = random_shape(random, 4, 1);
+        const std::int64_t block = i % 2 == 0 ? 8 : 2;
+        shape[1] *= block;
+        const std::int64_t images = std::uniform_int_distribution<std::int64_t>(1, shape[0])(random);
+        check_places(random, shape, block, 1 + static_cast<std::size_t>(i) % 3, images);
     }
 }
 
@@ -225,6 +267,18 @@ void refusals() {
     CHECK(refuses([] { padded({2, 3}, {0, 0}); }));
     CHECK(refuses([] { padded({2, 3}, {0, -2, 0, -2}); }));
     CHECK(refuses([] { padded({2, 3}, {0, -4, 0, 5}); }));
+    std::vector<float> map(12);
+    const auto gathers = [&](const Shape& x, std::size_t axis, const std::vector<std::int64_t>& places,
+                             const Shape& shape) {
+        return !refuses([&] { gather(map.data(), x, axis, places.data(), shape, map.data(), in_parallel); });
+    };
+    CHECK(gathers({1, 1, 2, 3, 2}, 2, {-2, 1, 0, 0, 0, 0}, {1, 2, 1, 3}));
+    CHECK(!gathers({1, 1, 2, 3, 2}, 2, {-3, 1, 0, 0, 0, 0}, {1, 2, 1, 3}));
+    CHECK(!gathers({1, 1, 2, 3, 2}, 2, {0, 2, 0, 0, 0, 0}, {1, 2, 1, 3}));
+    CHECK(!gathers({1, 1, 2, 3, 2}, 2, {0, 0, 0, 0, 0, 0}, {1, 2, 2, 3}));
+    CHECK(!gathers({1, 1, 2, 3, 2}, 2, {0, 0, 0, 0, 0, 0}, {2, 1, 1, 3}));
+    CHECK(!gathers({1, 1, 2, 3, 2}, 0, {0}, {1, 2, 2, 3}));
+    CHECK(!gathers({1, 2, 2, 3}, 2, {0}, {1, 2, 1, 3}));
     std::vector<std::int64_t> y(2);
     CHECK(refuses([&] { arg_max(nullptr, {2, 0}, 1, y.data(), in_parallel); }));
 }
@@ -234,6 +288,7 @@ void refusals() {
 int main() {
     random_shapes();
     random_copies();
+    random_places();
     large();
     not_numbers();
     refusals();

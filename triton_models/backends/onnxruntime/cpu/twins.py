@@ -64,8 +64,6 @@ class Rewriter:
         self._twins: dict[str, Blocked] = {}
         self._not_made: set[str] = set()
         self._batches: dict[str, str] = {}
-        self._firsts: dict[tuple[int, ...], str] = {}
-        """By the sizes of a map and one of its axes: the places in memory where that axis begins."""
         self._redeclarations: dict[str, Blocked] = {}
         self._renamed: dict[str, str] = {}
         self._rules = {
@@ -312,60 +310,32 @@ class Rewriter:
         return True
 
     def _select(self, node: NodeProto) -> bool:
-        """Append, if that is what a node does, gathering from a map, or scattering to it, along one axis.
-
-        Done on the flattened map: ONNX Runtime takes ten times as long along one of many axes.
-        """
+        """Append, if that is what a node does, gathering from a map, or scattering to it, along one axis."""
         if node.domain or node.op_type not in ("GatherElements", "ScatterElements"):
             return False
         twin, types = self._twins.get(node.input[0]), [self._types.get(name) for name in node.input[:2]]
-        if twin is None or twin.channel != 1 or types != [TensorProto.FLOAT, TensorProto.INT64]:
+        reduction = any(each.name == "reduction" and each.s != b"none" for each in node.attribute)
+        if twin is None or (len(twin.shape), twin.channel) != (4, 1) or reduction:
             return False
-        axis, sizes = _attribute(node, "axis") % len(twin.shape), [int(size) for size in twin.tail]
-        reduced = [1 if i == axis else size for i, size in enumerate(sizes, start=1)]
-        one_each = axis > 0 and [*self._shapes.get(node.input[1], ())[1:]] == reduced
-        if not (one_each and self._is_arg_max(node.input[1])):  # others may be negative: places from the end
+        axis = _attribute(node, "axis") % 4
+        one_each = [*self._shapes.get(node.input[1], ())[1:]] == [1 if i == axis else twin.shape[i] for i in (1, 2, 3)]
+        if types != [TensorProto.FLOAT, TensorProto.INT64] or axis == 0 or not one_each:
             return False
-        reshape, flat = helper.make_node("Reshape", ["", ""], node.output), NodeProto(op_type=node.op_type)
-        flat.attribute.extend([each for each in node.attribute if each.name != "axis"])
-        flat.attribute.append(helper.make_attribute("axis", 1))
-        flat.output.extend(node.output)
-        names = [self._declared(twin).name, *map(self._plain, node.input[1:])]
-        inputs = [self._made(reshape, [name, self._constant([0, -1])]) for name in names]
-        inputs[1] = self._in_memory(node, inputs[1], sizes, axis)
-        found = self._made(flat, inputs)
-        if node.op_type == "GatherElements":
-            self._append(reshape, [found, self._constant([0, *reduced])], node.output)
+        source, others = self._declared(twin, memory=True), [self._plain(name) for name in node.input[1:]]
+        operator = node.op_type.removesuffix("Elements")
+        own = helper.make_node(operator, node.input, node.output, domain=kernels.DOMAIN, axis=axis)
+        if operator == "Gather":
+            self._append(own, [source.name, *others], node.output)
             return True
-        self.sizes[inputs[0]] = self.sizes[found] = inputs[0], (math.prod(sizes),)
-        whole = self._emit(reshape, [found, self._constant([0, *sizes])], replace(twin, memory=False))
-        self._twins[node.output[0]] = self._counted(whole, [twin])
+        made = self._emit(own, [source.name, *others], source)
+        self.sizes[source.name] = self.sizes[made.name] = source.name, self._memory(twin)
+        self._twins[node.output[0]] = self._counted(made, [twin])
         self._not_made.add(node.output[0])
         return True
 
-    def _is_arg_max(self, name: str) -> bool:
-        node = self._producers.get(name)
-        while node is not None and node.op_type in ("Expand", "Reshape", "Unsqueeze"):
-            node = self._producers.get(node.input[0])
-        return node is not None and node.op_type == "ArgMax"
-
-    def _in_memory(self, node: NodeProto, places: str, sizes: list[int], axis: int) -> str:
-        """Places along an axis of a map as places in its memory."""
-        block, stride = self._block, self._block * math.prod(sizes[axis:])
-        if (*sizes, axis) not in self._firsts:
-            memory = np.arange(math.prod(sizes)).reshape(sizes[0] // block, *sizes[1:], block)
-            plain = np.moveaxis(memory, -1, 1).reshape(sizes)
-            self._firsts[*sizes, axis] = self._constant(plain.take(0, axis - 1).ravel())
-
-        def apply(operator: str, left: str, right: str) -> str:
-            return self._made(helper.make_node(operator, ["", ""], node.output), [left, right])
-
-        if axis == 1:  # within a block one channel follows another, and all else lies between two blocks
-            blocks = apply("Div", places, self._constant([block]))
-            from_first = apply("Add", places, apply("Mul", blocks, self._constant([stride - block])))
-        else:
-            from_first = apply("Mul", places, self._constant([stride]))
-        return apply("Add", from_first, self._firsts[*sizes, axis])
+    def _memory(self, twin: Blocked) -> Shape:
+        """Sizes of a map in memory, but for the first."""
+        return (int(twin.shape[1]) // self._block, *twin.shape[2:], self._block)
 
     def _reshape(self, node: NodeProto, shape: Shape) -> Blocked | None:
         """Where channels stay whole, so does the memory before and after them; not worth it for a row or column."""
