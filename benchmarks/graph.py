@@ -68,36 +68,40 @@ K = 3, one image on one thread:
 
 - The convolutions of the reverse pass are at their bound: each class costs as many operations as the forward pass,
   and they run at the same speed, so that they take 0.9 to 1.1 x (1 + K) x forward. What remains is memory traffic:
-  a ReLU's mask is made, widened to float32 and multiplied, strides and pooling are undone, and triplet attention
-  makes about eight passes over each map for each class, and three to find its maxima. The forward pass has its ReLUs
-  and additions inside its convolutions. A mask inside a convolution needs a kernel that ONNX Runtime does not have.
+  a ReLU's mask is compared and applied, strides and pooling are undone, and triplet attention makes about eight passes
+  over each map for each class, and three to find its maxima. The forward pass has its ReLUs and additions inside its
+  convolutions.
 - The graph is run in the layout of the convolutions (`cpu/blocked.py`): channels in blocks of 8 or 16. ONNX Runtime
   itself leaves that layout for every operator that it has no blocked kernel for, and converts each map of the reverse
   pass twice. Kept in it, additions and ReLUs are done by the convolutions, interleaving copies 16 numbers at a time
   instead of one, and at 14 x 14 a product with what is the same in all rows is three times as fast. Told that both
   have the same shape, convolutions and scatters add in place. The tables "In the layout of the convolutions" say what
   it saves. Classification with triplet attention profits, too, which the ratio to it hides.
-- A batch is spread: each image on one thread, several at a time. Operators on all threads wait for each other,
-  `Concat`, `Pad`, `Slice` and `ConvTranspose`'s scatter run on one thread anyway, and eight images with three classes
-  each are far beyond the caches.
-- A single image is computed on all threads, for the sake of its latency, and pays that price.
-- Kept: classes outermost, so that a mask is one span to broadcast (products twice as fast at N = 8); masks by compare
-  and cast instead of `Sign`, which runs on one scalar thread (4x), compared as soon as the map is there, of which
-  then a quarter is kept; the first maximum of a pooling window by a chain of comparisons instead of an arg-max over
-  stacked windows (half the time); the gradient of a maximum along a dimension scattered to its place instead of
-  multiplied by a mask and added, on a flattened map and in place (17 times as fast; along one of five dimensions only
-  as fast, and a copy more where shapes are not known); one convolution a phase instead of `ConvTranspose`, except for
-  the stem (3-10x slower there); zeros between pixels by one `Pad` (a third faster than one for each axis); products
-  instead of `Where` (2x); the guided rule before the mask, where it goes into the convolution before it; no product
-  of a number and a tensor whose last dimension is 1 (5x).
-- Not done: masks as penalties (0 or -1e20) that the convolution adds, which by the times of the operators would save
-  2 % for K = 1, and nothing for more classes, since they must be repeated for each.
+- What ONNX Runtime does in two passes, on one thread, or a number at a time is done by operators of our own
+  (`triton_models/kernels`): masks (its cast has one thread; 7 to 10 % of an explanation), places of maxima (three to
+  five times as fast), zeros between pixels and concatenation (on all threads), one number for each row of a map
+  gathered and scattered in blocked layout.
+- A batch is spread: each image on one thread, several at a time. Operators on all threads wait for each other, and
+  eight images with three classes each are far beyond the caches. A single image is computed on all threads, for the
+  sake of its latency, and pays that price: what one thread has just written the other has to fetch.
+- Kept: classes outermost, so that a mask is one span to broadcast (products twice as fast at N = 8); masks compared as
+  soon as the map is there, of which then a quarter is kept; a pooling window taken along its rows, then its column
+  (six taps for nine), each tap a phase of the map; the first maximum by a chain of comparisons instead of an arg-max
+  over stacked windows (half the time); the gradient of a maximum along a dimension scattered to its place instead of
+  multiplied by a mask and added; rows and columns of attention's gates reordered by ONNX Runtime's own operator
+  instead of its general transposition (ten times as fast on two threads, a hundred times in a network); one
+  convolution a phase instead of `ConvTranspose`, except for the stem (3-10x slower there); zeros between pixels by one
+  `Pad` (a third faster than one for each axis); the guided rule before the mask, where it goes into the convolution
+  before it; no product of a number and a tensor whose last dimension is 1 (5x).
+- Left: comparisons (3 % of an explanation of one class; they would have to be made inside the convolutions), the stem's
+  `ConvTranspose` and strided slices on one thread (1 % each), a copy of the map for its maxima along the channels.
+- Not done: masks as penalties (0 or -1e20) that the convolution adds, which must be repeated for each class.
 - Tried and left: one graph for each K with all sizes known (equal); masks as `HardSigmoid` of the map (equal), or the
   lesser of gradient and map with gradients scaled below any activation (1 %); huge pages (equal); `OneHot` for masks
   of maxima, `Sum` for several additions (slower); one sub-pixel convolution with zero taps; `DepthToSpace`, `Gather`
   or a permutation matrix to interleave; 1x1 convolutions as `MatMul`; OpenVINO 2026.4 in place of ONNX Runtime (the
   forward pass equal, maps 6-18 % slower than before); other spinning of ONNX Runtime's threads, and smaller blocks of
-  work for them (equal)."""
+  work for them (equal); chains of reshapes made one (equal)."""
 
 Feeds = dict[str, npt.NDArray[Any]]
 Cases = Mapping[str, Callable[[], object]]

@@ -1,6 +1,8 @@
 """Models and ports for the integration tests."""
 
+import fcntl
 import importlib.util
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,14 +20,25 @@ from tests.registered import make_registry
 from tests.tiny_model import write_tiny_model
 
 
+def exported_once(factory: pytest.TempPathFactory, name: str, model: nn.Module, spec: ModelSpec) -> Path:
+    """Folder of a model that the first process of a test run exports which needs it."""
+    base = factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, partial = root / name, root / f"{name}.partial"
+    with (root / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            partial.mkdir()
+            export_onnx(model, spec, partial / "model.onnx").save(partial)
+            partial.rename(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Exported folder of a small network of ours with random weights."""
     torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("small_model")
-    report = export_onnx(build_model("resnet14", width=8).eval(), ModelSpec(), folder / "model.onnx")
-    report.save(folder)
-    return folder
+    return exported_once(tmp_path_factory, "small_model", build_model("resnet14", width=8).eval(), ModelSpec())
 
 
 @pytest.fixture(scope="session")
@@ -49,9 +62,7 @@ def real_network(shared_data: Path) -> tuple[nn.Module, ModelSpec]:
 @pytest.fixture(scope="session")
 def real_model(real_network: tuple[nn.Module, ModelSpec], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Exported folder of the real network."""
-    folder = tmp_path_factory.mktemp("real_model")
-    export_onnx(*real_network, folder / "model.onnx").save(folder)
-    return folder
+    return exported_once(tmp_path_factory, "real_model", *real_network)
 
 
 @pytest.fixture(scope="module")
