@@ -9,10 +9,6 @@
 namespace crosseai::kernels {
 namespace {
 
-void one_after_another(std::size_t count, const Task& task) {
-    for (std::size_t i = 0; i < count; ++i) task(i);
-}
-
 /// One dimension of a block of numbers that is copied: how many there are, and how far apart they lie.
 struct Dimension {
     std::size_t size, x_step, y_step;
@@ -30,47 +26,54 @@ CROSSEAI_MULTIVERSION void copy_runs(const float* x, std::size_t x_step, float* 
     }
 }
 
-/// Copies a block between tensors of which it is a part.
-void copy_block(const float* x, const Shape& x_shape, const Shape& block, float* y, const Shape& y_shape,
-                const ForEach& for_each) {
-    std::vector<Dimension> dimensions;  // from the innermost, those that lie next to each other in both joined
-    std::size_t x_step = 1;
-    std::size_t y_step = 1;
-    for (std::size_t d = block.size(); d-- > 0;) {
-        const auto size = static_cast<std::size_t>(block[d]);
-        const bool joins = !dimensions.empty() && dimensions.back().size * dimensions.back().x_step == x_step &&
-                           dimensions.back().size * dimensions.back().y_step == y_step;
-        if (joins)
-            dimensions.back().size *= size;
-        else if (size != 1 || dimensions.empty())
-            dimensions.push_back({size, x_step, y_step});
-        x_step *= static_cast<std::size_t>(x_shape[d]);
-        y_step *= static_cast<std::size_t>(y_shape[d]);
+/// A block to be copied between tensors of which it is a part: as runs of numbers that lie together in both.
+class Copy {
+ public:
+    Copy(const Shape& x, const Shape& block, const Shape& y) {
+        std::size_t x_step = 1;
+        std::size_t y_step = 1;
+        for (std::size_t d = block.size(); d-- > 0;) {
+            const auto size = static_cast<std::size_t>(block[d]);
+            const bool joins = !dimensions_.empty() && dimensions_.back().size * dimensions_.back().x_step == x_step &&
+                               dimensions_.back().size * dimensions_.back().y_step == y_step;
+            if (joins)
+                dimensions_.back().size *= size;
+            else if (size != 1 || dimensions_.empty())
+                dimensions_.push_back({size, x_step, y_step});
+            x_step *= static_cast<std::size_t>(x[d]);
+            y_step *= static_cast<std::size_t>(y[d]);
+        }
+        dimensions_.resize(std::max<std::size_t>(2, dimensions_.size()), {1, 0, 0});
+        for (std::size_t d = 1; d < dimensions_.size(); ++d) runs_ *= dimensions_[d].size;
     }
-    dimensions.resize(std::max<std::size_t>(2, dimensions.size()), {1, 0, 0});
-    const std::size_t size = dimensions[0].size;
-    const Dimension runs = dimensions[1];
-    std::size_t all = runs.size;
-    for (std::size_t d = 2; d < dimensions.size(); ++d) all *= dimensions[d].size;
-    const std::size_t each = std::max<std::size_t>(1, kPiece / (size + 1));
-    for_each(pieces(all, each), [&](std::size_t piece) {
-        const std::size_t last = std::min(all, (piece + 1) * each);
-        for (std::size_t at = piece * each; at < last;) {
-            const std::size_t first = at % runs.size;
-            const std::size_t count = std::min(last - at, runs.size - first);
-            const float* from = x + first * runs.x_step;
-            float* to = y + first * runs.y_step;
-            std::size_t row = at / runs.size;
-            for (std::size_t d = 2; d < dimensions.size(); ++d) {
-                from += row % dimensions[d].size * dimensions[d].x_step;
-                to += row % dimensions[d].size * dimensions[d].y_step;
-                row /= dimensions[d].size;
+
+    std::size_t runs() const { return runs_; }
+
+    std::size_t numbers_a_run() const { return dimensions_[0].size; }
+
+    /// Copies the runs from `at` to `last`, the latter excluded.
+    void operator()(const float* x, float* y, std::size_t at, std::size_t last) const {
+        const Dimension& inner = dimensions_[1];
+        while (at < last) {
+            const std::size_t first = at % inner.size;
+            const std::size_t count = std::min(last - at, inner.size - first);
+            const float* from = x + first * inner.x_step;
+            float* to = y + first * inner.y_step;
+            std::size_t row = at / inner.size;
+            for (std::size_t d = 2; d < dimensions_.size(); ++d) {
+                from += row % dimensions_[d].size * dimensions_[d].x_step;
+                to += row % dimensions_[d].size * dimensions_[d].y_step;
+                row /= dimensions_[d].size;
             }
-            copy_runs(from, runs.x_step, to, runs.y_step, count, size);
+            copy_runs(from, inner.x_step, to, inner.y_step, count, dimensions_[0].size);
             at += count;
         }
-    });
-}
+    }
+
+ private:
+    std::vector<Dimension> dimensions_;  // from the innermost
+    std::size_t runs_ = 1;
+};
 
 /// Where a number is in memory.
 std::size_t place(const Shape& indices, const Shape& shape) {
@@ -103,7 +106,11 @@ void concat(const std::vector<const float*>& parts, const std::vector<Shape>& sh
     const Shape whole = concatenated(shapes, axis);
     const std::size_t step = numbers(whole, axis + 1, whole.size());
     for (std::size_t i = 0; i < parts.size(); ++i) {
-        copy_block(parts[i], shapes[i], shapes[i], y, whole, for_each);
+        const Copy copy(shapes[i], shapes[i], whole);
+        const std::size_t each = std::max<std::size_t>(1, kPiece / (copy.numbers_a_run() + 1));
+        for_each(pieces(copy.runs(), each), [&](std::size_t piece) {
+            copy(parts[i], y, piece * each, std::min(copy.runs(), (piece + 1) * each));
+        });
         y += static_cast<std::size_t>(shapes[i][axis]) * step;
     }
 }
@@ -126,7 +133,7 @@ void pad(const float* x, const Shape& shape, const Shape& pads, float* y, const 
     const std::size_t rank = shape.size();
     const Shape result = padded(shape, pads);
     std::size_t outer = 0;  // dimensions that are not padded: each index of them is a tensor of its own
-    while (outer < rank && pads[outer] == 0 && pads[rank + outer] == 0) ++outer;
+    while (outer + 1 < rank && pads[outer] == 0 && pads[rank + outer] == 0) ++outer;
     const Shape x_shape(shape.begin() + static_cast<std::ptrdiff_t>(outer), shape.end());
     const Shape y_shape(result.begin() + static_cast<std::ptrdiff_t>(outer), result.end());
     Shape x_first(rank - outer);
@@ -137,14 +144,19 @@ void pad(const float* x, const Shape& shape, const Shape& pads, float* y, const 
         y_first[d - outer] = std::max<std::int64_t>(0, pads[d]);
         block[d - outer] = shape[d] - x_first[d - outer] - std::max<std::int64_t>(0, -pads[rank + d]);
     }
+    const Copy copy(x_shape, block, y_shape);
+    const bool empty = numbers(block, 0, block.size()) == 0;
+    const float* const from = x + (empty ? 0 : place(x_first, x_shape));
+    float* const to = y + (empty ? 0 : place(y_first, y_shape));
     const std::size_t x_size = numbers(x_shape, 0, x_shape.size());
     const std::size_t y_size = numbers(y_shape, 0, y_shape.size());
-    for_each(numbers(shape, 0, outer), [&](std::size_t i) {
-        float* const own = y + i * y_size;
-        std::fill_n(own, y_size, 0.0F);
-        if (numbers(block, 0, block.size()) > 0)
-            copy_block(x + i * x_size + place(x_first, x_shape), x_shape, block, own + place(y_first, y_shape), y_shape,
-                       one_after_another);
+    const std::size_t tensors = numbers(shape, 0, outer);
+    const std::size_t each = std::max<std::size_t>(1, kPiece / (y_size + 1));
+    for_each(pieces(tensors, each), [&](std::size_t piece) {
+        for (std::size_t i = piece * each; i < std::min(tensors, (piece + 1) * each); ++i) {
+            std::fill_n(y + i * y_size, y_size, 0.0F);
+            if (!empty) copy(from + i * x_size, to + i * y_size, 0, copy.runs());
+        }
     });
 }
 

@@ -231,6 +231,8 @@ void large() {
     check_concat(random, {{40000}, {1}}, 0);
     check_pad(random, {3, 28, 1, 28, 1, 16}, {0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0});
     check_pad(random, {2, 64, 29, 16}, {0, -1, 1, 0, 0, 1, -2, 0});
+    check_pad(random, {64, 56, 57, 1}, {0, 0, 0, 0, 0, 0, 0, 0});
+    check_pad(random, {64, 56, 57, 1}, {0, 0, 0, 0, 0, 0, 0, 1});
     check_pad(random, {30000, 1}, {-29999, 0, 0, 40000});
     for (const Shape& shape : {Shape{2, 5, 61, 67}, Shape{3, 30000}, Shape{30000, 3}, Shape{1, 129, 1000}})
         for (std::size_t axis = 0; axis < shape.size(); ++axis)

@@ -1,8 +1,8 @@
 """Input gradients of pooling, written with slices, compares and sums.
 
 The usual lowering of max pooling's gradient scatters through indices, which TensorRT's parser refuses (``MaxPool``
-with two outputs, ``ScatterElements`` with a reduction). Here every tap of the window is a strided slice of the input,
-so the gradient of a tap lands on the input positions of one phase (see :mod:`crosseai.export.phases`).
+with two outputs, ``ScatterElements`` with a reduction). Here what a tap of all windows sees is one phase of the input,
+shifted, and there its gradient lands (see :mod:`crosseai.export.phases`).
 
 A window of pixels is pooled along its rows, and what results along the column: of a 3 x 3 window that is 6 taps in
 place of 9.

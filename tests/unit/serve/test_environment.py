@@ -90,3 +90,9 @@ def test_a_damaged_environment_is_named(cache):
 
 def test_our_backend_is_found():
     assert (environment.BACKENDS / "onnxruntime" / "model.py").is_file()
+
+
+def test_a_missing_library_of_kernels_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(environment, "KERNELS", tmp_path / "absent.so")
+    with pytest.raises(ServerError, match=r"absent\.so: expected the library"):
+        environment.ServerEnvironment(tmp_path).place_backends(tmp_path / "backends")

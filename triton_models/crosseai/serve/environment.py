@@ -85,7 +85,15 @@ class ServerEnvironment:
         }
 
     def place_backends(self, folder: Path) -> None:
-        """Fill a folder for Triton's ``--backend-directory``: copies, as Triton refuses links."""
+        """Fill a folder for Triton's ``--backend-directory``: copies, as Triton refuses links.
+
+        Raises
+        ------
+        ServerError
+            If the library of kernels is not there.
+        """
+        if not KERNELS.is_file():
+            raise ServerError(f"{KERNELS}: expected the library that comes with crosseai, found none; install it again")
         shutil.copytree(BACKENDS, folder, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(KERNELS, folder / "onnxruntime")
         python = folder / "python"

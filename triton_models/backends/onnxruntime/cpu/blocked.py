@@ -4,7 +4,8 @@ On CPUs, ONNX Runtime convolves tensors whose channels stand in blocks: what is 
 ``[..., C / b, H, W, b]``. It converts from and to that layout around every operator that it has no blocked kernel for,
 and in a reverse pass those are many: a mask follows each convolution. Yet an elementwise operator does not care about
 the order of its numbers, and one along another axis than the channels' finds its axis where it was. Here both are
-applied to the blocked tensors. The numbers are the same, up to the order in which sums are taken.
+applied to the blocked tensors. The numbers are the same, up to the order in which sums are taken; but a mask makes a
+zero also of what is not finite, and a product with zero does not.
 """
 
 import math

@@ -6,6 +6,9 @@ from onnx import NodeProto, TensorProto, helper
 
 DOMAIN = "crosseai"
 
+SHORTEST_ROW = 32
+"""Numbers in a row that a mask does not repeat, from which our operator is the faster one."""
+
 
 def own(
     node: NodeProto,
@@ -28,8 +31,9 @@ def own(
     if node.op_type == "Mul":
         for x, mask in (node.input, reversed(node.input)):
             cast = producers.get(mask, node)
-            if cast.op_type == "Cast" and types.get(cast.input[0]) == TensorProto.BOOL:
-                return helper.make_node("Mask", [x, cast.input[0]], node.output, domain=DOMAIN)
+            booleans = cast.input[0] if cast.op_type == "Cast" else ""
+            if types.get(booleans) == TensorProto.BOOL and _row(shapes, x, booleans) >= SHORTEST_ROW:
+                return helper.make_node("Mask", [x, booleans], node.output, domain=DOMAIN)
     if node.op_type == "Pad" and len(node.input) == 2 and attributes.get("mode", b"constant") == b"constant":
         return helper.make_node("Pad", node.input, node.output, domain=DOMAIN)
     if node.op_type in ("ArgMax", "Concat") and node.input[0] in shapes:
@@ -40,3 +44,13 @@ def own(
         if as_ours:
             return helper.make_node(node.op_type, node.input, node.output, domain=DOMAIN, axis=axis)
     return node
+
+
+def _row(shapes: Mapping[str, Sequence[int | str]], x: str, y: str) -> int:
+    """Numbers in the last dimensions, as far as two tensors agree in them."""
+    row = 1
+    for one, other in zip(reversed(shapes.get(x, ())), reversed(shapes.get(y, ())), strict=False):
+        if isinstance(one, str) or one != other:
+            break
+        row *= one
+    return row
