@@ -11,6 +11,7 @@
 #include <tuple>
 #include <vector>
 
+#include "check.hpp"
 #include "crosseai/postproc/localize.hpp"
 #include "crosseai/postproc/rectangles.hpp"
 #include "crosseai/postproc/selection.hpp"
@@ -18,14 +19,6 @@
 namespace {
 
 using namespace crosseai::postproc;
-
-#define CHECK(condition)                                                                   \
-    do {                                                                                   \
-        if (!(condition)) {                                                                \
-            std::fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #condition); \
-            std::exit(1);                                                                  \
-        }                                                                                  \
-    } while (false)
 
 std::atomic<std::size_t> allocations{0};  // by operator new
 

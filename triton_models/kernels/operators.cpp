@@ -97,14 +97,31 @@ class Node {
     Context* context_;
 };
 
-struct Mask {
+/// What most operators have in common.
+struct Operator {
+    static constexpr bool any_number_of_inputs = false;
+    static constexpr std::size_t may_change_inputs = 0;  // the first of them
+
+    Operator(const Api* /*api*/, const KernelInfo* /*info*/) {}
+};
+
+struct AlongAxis : Operator {
+    AlongAxis(const Api* api, const KernelInfo* info) : Operator(api, info) {
+        std::int64_t given = 0;
+        check(call<Status*, Place::kKernelInfoGetAttributeInt64>(api, info, "axis", &given));
+        if (given < 0) throw std::invalid_argument("expected an axis of 0 or more, found " + std::to_string(given));
+        axis = static_cast<std::size_t>(given);
+    }
+
+    std::size_t axis = 0;
+};
+
+struct Mask : Operator {
+    using Operator::Operator;
+
     static constexpr const char* name = "Mask";
     static constexpr Type inputs[] = {Type::kFloat, Type::kBool};
-    static constexpr bool any_number_of_inputs = false;
     static constexpr Type output = Type::kFloat;
-    static constexpr std::size_t may_change_inputs = 0;
-
-    Mask(const Api* /*api*/, const KernelInfo* /*info*/) {}
 
     void compute(const Node& node) const {
         const Shape x = node.shape(0);
@@ -114,21 +131,12 @@ struct Mask {
     }
 };
 
-std::size_t axis_of(const Api* api, const KernelInfo* info) {
-    std::int64_t axis = 0;
-    check(call<Status*, Place::kKernelInfoGetAttributeInt64>(api, info, "axis", &axis));
-    if (axis < 0) throw std::invalid_argument("expected an axis of 0 or more, found " + std::to_string(axis));
-    return static_cast<std::size_t>(axis);
-}
+struct ArgMax : AlongAxis {
+    using AlongAxis::AlongAxis;
 
-struct ArgMax {
     static constexpr const char* name = "ArgMax";
     static constexpr Type inputs[] = {Type::kFloat};
-    static constexpr bool any_number_of_inputs = false;
     static constexpr Type output = Type::kInt64;
-    static constexpr std::size_t may_change_inputs = 0;
-
-    ArgMax(const Api* api, const KernelInfo* info) : axis(axis_of(api, info)) {}
 
     void compute(const Node& node) const {
         const Shape x = node.shape(0);
@@ -139,18 +147,15 @@ struct ArgMax {
         auto* const y = node.result<std::int64_t>(reduced);
         crosseai::kernels::arg_max(node.numbers<float>(0), x, axis, y, node.for_each());
     }
-
-    std::size_t axis;
 };
 
-struct Concat {
+struct Concat : AlongAxis {
+    using AlongAxis::AlongAxis;
+
     static constexpr const char* name = "Concat";
     static constexpr Type inputs[] = {Type::kFloat};
     static constexpr bool any_number_of_inputs = true;
     static constexpr Type output = Type::kFloat;
-    static constexpr std::size_t may_change_inputs = 0;
-
-    Concat(const Api* api, const KernelInfo* info) : axis(axis_of(api, info)) {}
 
     void compute(const Node& node) const {
         std::vector<const float*> parts;
@@ -162,18 +167,14 @@ struct Concat {
         auto* const y = node.result<float>(crosseai::kernels::concatenated(shapes, axis));
         crosseai::kernels::concat(parts, shapes, axis, y, node.for_each());
     }
-
-    std::size_t axis;
 };
 
-struct Pad {
+struct Pad : Operator {
+    using Operator::Operator;
+
     static constexpr const char* name = "Pad";
     static constexpr Type inputs[] = {Type::kFloat, Type::kInt64};
-    static constexpr bool any_number_of_inputs = false;
     static constexpr Type output = Type::kFloat;
-    static constexpr std::size_t may_change_inputs = 0;
-
-    Pad(const Api* /*api*/, const KernelInfo* /*info*/) {}
 
     void compute(const Node& node) const {
         const Shape x = node.shape(0);
@@ -184,14 +185,12 @@ struct Pad {
     }
 };
 
-struct Gather {
+struct Gather : AlongAxis {
+    using AlongAxis::AlongAxis;
+
     static constexpr const char* name = "Gather";
     static constexpr Type inputs[] = {Type::kFloat, Type::kInt64};
-    static constexpr bool any_number_of_inputs = false;
     static constexpr Type output = Type::kFloat;
-    static constexpr std::size_t may_change_inputs = 0;
-
-    Gather(const Api* api, const KernelInfo* info) : axis(axis_of(api, info)) {}
 
     void compute(const Node& node) const {
         const Shape shape = node.shape(1);
@@ -199,18 +198,15 @@ struct Gather {
         crosseai::kernels::gather(node.numbers<float>(0), node.shape(0), axis, node.numbers<std::int64_t>(1), shape, y,
                                   node.for_each());
     }
-
-    std::size_t axis;
 };
 
-struct Scatter {
+struct Scatter : AlongAxis {
+    using AlongAxis::AlongAxis;
+
     static constexpr const char* name = "Scatter";
     static constexpr Type inputs[] = {Type::kFloat, Type::kInt64, Type::kFloat};
-    static constexpr bool any_number_of_inputs = false;
     static constexpr Type output = Type::kFloat;
     static constexpr std::size_t may_change_inputs = 1;
-
-    Scatter(const Api* api, const KernelInfo* info) : axis(axis_of(api, info)) {}
 
     void compute(const Node& node) const {
         const Shape x = node.shape(0);
@@ -220,17 +216,15 @@ struct Scatter {
         crosseai::kernels::scatter(node.numbers<float>(0), x, axis, node.numbers<std::int64_t>(1), shape,
                                    node.numbers<float>(2), y, node.for_each());
     }
-
-    std::size_t axis;
 };
 
 /// A kernel of some operator, and the interface to call.
-template <class Operator>
+template <class Kind>
 struct Kernel {
     Kernel(const Api* table, const KernelInfo* info) : api(table), operation(table, info) {}
 
     const Api* api;
-    Operator operation;
+    Kind operation;
 };
 
 /// Exceptions must not reach ONNX Runtime: they become its errors.
@@ -245,37 +239,37 @@ Status* guarded(const Api* api, const Function& function) {
     return nullptr;
 }
 
-template <class Operator>
+template <class Kind>
 CustomOp operator_of() {
     CustomOp made{};
     made.version = kVersion;
-    made.get_name = [](const CustomOp*) { return Operator::name; };
+    made.get_name = [](const CustomOp*) { return Kind::name; };
     made.get_execution_provider = [](const CustomOp*) { return "CPUExecutionProvider"; };
-    made.get_input_type = [](const CustomOp*, std::size_t i) { return Operator::inputs[i]; };
-    made.get_input_count = [](const CustomOp*) { return std::size(Operator::inputs); };
-    made.get_output_type = [](const CustomOp*, std::size_t) { return Operator::output; };
+    made.get_input_type = [](const CustomOp*, std::size_t i) { return Kind::inputs[i]; };
+    made.get_input_count = [](const CustomOp*) { return std::size(Kind::inputs); };
+    made.get_output_type = [](const CustomOp*, std::size_t) { return Kind::output; };
     made.get_output_count = [](const CustomOp*) { return std::size_t{1}; };
     made.get_input_characteristic = [](const CustomOp*, std::size_t) {
-        return Operator::any_number_of_inputs ? Presence::kVariadic : Presence::kRequired;
+        return Kind::any_number_of_inputs ? Presence::kVariadic : Presence::kRequired;
     };
     made.get_output_characteristic = [](const CustomOp*, std::size_t) { return Presence::kRequired; };
     made.get_input_memory = [](const CustomOp*, std::size_t) { return 0; };
     made.get_variadic_input_least = made.get_variadic_output_least = [](const CustomOp*) { return 1; };
     made.get_variadic_input_alike = made.get_variadic_output_alike = [](const CustomOp*) { return 1; };
     made.create_kernel_v2 = [](const CustomOp*, const Api* api, const KernelInfo* info, void** kernel) {
-        return guarded(api, [&] { *kernel = std::make_unique<Kernel<Operator>>(api, info).release(); });
+        return guarded(api, [&] { *kernel = std::make_unique<Kernel<Kind>>(api, info).release(); });
     };
     made.compute_v2 = [](void* kernel, Context* context) {
-        const auto& own = *static_cast<Kernel<Operator>*>(kernel);
+        const auto& own = *static_cast<Kernel<Kind>*>(kernel);
         return guarded(own.api, [&] { own.operation.compute(Node(own.api, context)); });
     };
-    made.destroy_kernel = [](void* kernel) { delete static_cast<Kernel<Operator>*>(kernel); };
+    made.destroy_kernel = [](void* kernel) { delete static_cast<Kernel<Kind>*>(kernel); };
     made.get_start_version = [](const CustomOp*) { return 1; };
     made.get_end_version = [](const CustomOp*) { return std::numeric_limits<int>::max(); };
     made.get_may_in_place = [](int** inputs, int** outputs) {
         static int first = 0;  // the first input becomes the output
         *inputs = *outputs = &first;
-        return Operator::may_change_inputs;
+        return Kind::may_change_inputs;
     };
     made.release_may_in_place = [](int*, int*) {};
     return made;

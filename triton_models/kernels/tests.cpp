@@ -11,18 +11,11 @@
 #include <vector>
 
 #include "kernels.hpp"
+#include "postproc_ext/tests/check.hpp"
 
 namespace {
 
 using namespace crosseai::kernels;
-
-#define CHECK(condition)                                                                   \
-    do {                                                                                   \
-        if (!(condition)) {                                                                \
-            std::fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #condition); \
-            std::exit(1);                                                                  \
-        }                                                                                  \
-    } while (false)
 
 using Indices = std::vector<std::size_t>;
 
