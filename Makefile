@@ -81,8 +81,11 @@ unit integration: export OMP_NUM_THREADS := 1
 unit: $(READY)
 	pytest -n 2 --dist loadfile tests/unit
 
+# The longest files first, so that neither process ends with one alone.
+LONGEST := $(addprefix tests/integration/,test_readme.py test_training_processes.py)
+
 integration: $(READY)
-	pytest -n 2 --dist loadfile tests/integration
+	pytest -n 2 --dist loadfile --no-loadscope-reorder $(LONGEST) tests/integration
 
 # What reads the annotation files in tests, where it is there; its packages do not fit beside ours.
 
