@@ -95,9 +95,7 @@ def write_config(
     # Off, as by default: each radiograph comes once, and the key is a hash of all its pixels.
     config.response_cache.enable = False
     for explained in range(1, max_explained + 1):
-        _warm_up(config, spec, 1, explained)
-    if max_batch_size > 1:
-        _warm_up(config, spec, min(max_batch_size, MAX_BATCH_SIZE), 1)
+        _warm_up(config, spec, explained)
     for number, version in sorted(versions.items()):
         check_same_tensors(spec, version.spec, f"version {number}")
         config.version_policy.specific.versions.append(number)
@@ -189,9 +187,9 @@ def _accelerate(config: model_config_pb2.ModelConfig, spec: ModelSpec, max_expla
         accelerator.parameters[f"trt_profile_{which}_shapes"] = ",".join(f"{name}:{shape}" for name, shape in shapes)
 
 
-def _warm_up(config: model_config_pb2.ModelConfig, spec: ModelSpec, images: int, explained: int) -> None:
-    """Have images of noise explained before a version is ready: the first run of a shape is slow."""
-    sample = config.model_warmup.add(name=f"N={images}, K={explained}", batch_size=images)
+def _warm_up(config: model_config_pb2.ModelConfig, spec: ModelSpec, explained: int) -> None:
+    """Have one image of noise explained before a version is ready: the first run of a shape is slow."""
+    sample = config.model_warmup.add(name=f"K={explained}", batch_size=1)
     for tensor in spec.inputs:
         dims = [explained if size == -1 else size for size in tensor.triton_dims]
         values = {"random_data": True} if tensor.name == "image" else {"zero_data": True}
