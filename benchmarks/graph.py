@@ -78,7 +78,7 @@ K = 3, one image on one thread:
   have the same shape, convolutions and scatters add in place. The tables "In the layout of the convolutions" say what
   it saves. Classification with triplet attention profits, too, which the ratio to it hides.
 - What ONNX Runtime does in two passes, on one thread, or a number at a time is done by operators of our own
-  (`triton_models/kernels`): masks (its cast has one thread; 7 to 10 % of an explanation), places of maxima (three to
+  (`triton_models/kernels`): masks (its cast has one thread; 6 to 8 % of an explanation), places of maxima (three to
   five times as fast), zeros between pixels and concatenation (on all threads), one number for each row of a map
   gathered and scattered in blocked layout.
 - A batch is spread: each image on one thread, several at a time. Operators on all threads wait for each other, and
@@ -89,7 +89,7 @@ K = 3, one image on one thread:
   (six taps for nine), each tap a phase of the map; the first maximum by a chain of comparisons instead of an arg-max
   over stacked windows (half the time); the gradient of a maximum along a dimension scattered to its place instead of
   multiplied by a mask and added; rows and columns of attention's gates reordered by ONNX Runtime's own operator
-  instead of its general transposition (ten times as fast on two threads, a hundred times in a network); one
+  instead of its general transposition (five to eight times as fast on two threads, and a network has a hundred); one
   convolution a phase instead of `ConvTranspose`, except for the stem (3-10x slower there); zeros between pixels by one
   `Pad` (a third faster than one for each axis); the guided rule before the mask, where it goes into the convolution
   before it; no product of a number and a tensor whose last dimension is 1 (5x).

@@ -4,8 +4,9 @@
 // ArgMax: x float -> y int64 without the dimension `axis`.
 // Concat: parts float -> y float, put together along `axis`.
 // Pad: x float, pads int64 -> y float, zeros around x as ONNX's operator of that name puts them.
-// Gather: x float, a map in blocks, places int64 -> y float, the numbers there along `axis`.
-// Scatter: x float, a map in blocks, places int64, updates float -> y float, x with these there; in place if it may.
+// GatherElements: x float, a map in blocks, places int64 -> y float, the numbers there along `axis`.
+// ScatterElements: x float, a map in blocks, places int64, updates float -> y float, x with these there; in place if
+// it may.
 //
 // `axis` is an attribute, 0 or more.
 
@@ -188,7 +189,7 @@ struct Pad : Operator {
 struct Gather : AlongAxis {
     using AlongAxis::AlongAxis;
 
-    static constexpr const char* name = "Gather";
+    static constexpr const char* name = "GatherElements";
     static constexpr Type inputs[] = {Type::kFloat, Type::kInt64};
     static constexpr Type output = Type::kFloat;
 
@@ -203,7 +204,7 @@ struct Gather : AlongAxis {
 struct Scatter : AlongAxis {
     using AlongAxis::AlongAxis;
 
-    static constexpr const char* name = "Scatter";
+    static constexpr const char* name = "ScatterElements";
     static constexpr Type inputs[] = {Type::kFloat, Type::kInt64, Type::kFloat};
     static constexpr Type output = Type::kFloat;
     static constexpr std::size_t may_change_inputs = 1;
@@ -211,7 +212,7 @@ struct Scatter : AlongAxis {
     void compute(const Node& node) const {
         const Shape x = node.shape(0);
         const Shape shape = node.shape(1);
-        if (node.shape(2) != shape) throw std::invalid_argument("Scatter: expected an update for each place");
+        if (node.shape(2) != shape) throw std::invalid_argument("ScatterElements: expected an update for each place");
         auto* const y = node.result<float>(x);
         crosseai::kernels::scatter(node.numbers<float>(0), x, axis, node.numbers<std::int64_t>(1), shape,
                                    node.numbers<float>(2), y, node.for_each());

@@ -214,14 +214,14 @@ def test_a_convolution_adds_and_clips_on_its_way(tmp_path):
 
 
 @blocks_are_kept
-def test_masks_and_places_of_maxima_are_found_by_our_own_operators(tmp_path):
+def test_masks_and_maxima_are_computed_by_our_own_operators(tmp_path):
     builder = Builder()
     x = step(builder, builder.convolution("image"), "mask")
-    for axis in ("winner channel", "winner height", "winner width"):
-        x = step(builder, x, axis)
+    for kind in ("winner channel", "winner height", "winner width", "select width"):
+        x = step(builder, x, kind)
     made = assert_same(builder.model([builder.convolution(x)]), tmp_path)
     ours = Counter(node.op_type for node in made.graph.node if node.domain == "crosseai")
-    assert ours == {"Mask": 4, "ArgMax": 3}
+    assert ours == {"Mask": 4, "ArgMax": 3, "GatherElements": 1, "ScatterElements": 1}
     assert {"Cast", "Mul"}.isdisjoint(node.op_type for node in made.graph.node)
 
 

@@ -85,7 +85,10 @@ class Rewriter:
             self._renamed[node.output[0]] = self._declared(source).name
             return
         own = kernels.own(node, self._producers, self._types, self._shapes)
-        if twin := self._twin(own) or self._twin(node):
+        twin = self._twin(own)
+        if twin is None and own is not node:
+            twin = self._twin(node)
+        if twin:
             self._twins[node.output[0]] = twin
             self._not_made.add(node.output[0])
         elif not (self._reduce_channels(node) or self._select(node)):
@@ -322,9 +325,8 @@ class Rewriter:
         if types != [TensorProto.FLOAT, TensorProto.INT64] or axis == 0 or not one_each:
             return False
         source, others = self._declared(twin, memory=True), [self._plain(name) for name in node.input[1:]]
-        operator = node.op_type.removesuffix("Elements")
-        own = helper.make_node(operator, node.input, node.output, domain=kernels.DOMAIN, axis=axis)
-        if operator == "Gather":
+        own = helper.make_node(node.op_type, node.input, node.output, domain=kernels.DOMAIN, axis=axis)
+        if node.op_type == "GatherElements":
             self._append(own, [source.name, *others], node.output)
             return True
         made = self._emit(own, [source.name, *others], source)
