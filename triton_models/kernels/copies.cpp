@@ -29,30 +29,37 @@ CROSSEAI_MULTIVERSION void copy_runs(const float* x, std::size_t x_step, float* 
 /// A block to be copied between tensors of which it is a part: as runs of numbers that lie together in both.
 class Copy {
  public:
-    Copy(const Shape& x, const Shape& block, const Shape& y) {
-        std::size_t x_step = 1;
-        std::size_t y_step = 1;
+    /// @param steps Of its indices in `x`, along each dimension; in `y` they are all 1.
+    Copy(const Shape& x, const Shape& block, const Shape& y, const Shape& steps) {
+        dimensions_.push_back({1, 1, 1});  // a run of one number, if no more lie together
+        std::size_t x_size = 1;
+        std::size_t y_size = 1;
         for (std::size_t d = block.size(); d-- > 0;) {
-            const auto size = static_cast<std::size_t>(block[d]);
-            const bool joins = !dimensions_.empty() && dimensions_.back().size * dimensions_.back().x_step == x_step &&
-                               dimensions_.back().size * dimensions_.back().y_step == y_step;
-            if (joins)
-                dimensions_.back().size *= size;
-            else if (size != 1 || dimensions_.empty())
-                dimensions_.push_back({size, x_step, y_step});
-            x_step *= static_cast<std::size_t>(x[d]);
-            y_step *= static_cast<std::size_t>(y[d]);
+            const Dimension added{static_cast<std::size_t>(block[d]), x_size * static_cast<std::size_t>(steps[d]),
+                                  y_size};
+            Dimension& last = dimensions_.back();
+            if (last.size * last.x_step == added.x_step && last.size * last.y_step == added.y_step)
+                last.size *= added.size;
+            else if (added.size != 1)
+                dimensions_.push_back(added);
+            x_size *= static_cast<std::size_t>(x[d]);
+            y_size *= static_cast<std::size_t>(y[d]);
         }
         dimensions_.resize(std::max<std::size_t>(2, dimensions_.size()), {1, 0, 0});
         for (std::size_t d = 1; d < dimensions_.size(); ++d) runs_ *= dimensions_[d].size;
     }
 
-    std::size_t runs() const { return runs_; }
+    void operator()(const float* x, float* y) const { copy(x, y, 0, runs_); }
 
-    std::size_t numbers_a_run() const { return dimensions_[0].size; }
+    void operator()(const float* x, float* y, const ForEach& for_each) const {
+        const std::size_t each = std::max<std::size_t>(1, kPiece / (dimensions_[0].size + 1));
+        for_each(pieces(runs_, each),
+                 [&](std::size_t piece) { copy(x, y, piece * each, std::min(runs_, (piece + 1) * each)); });
+    }
 
+ private:
     /// Copies the runs from `at` to `last`, the latter excluded.
-    void operator()(const float* x, float* y, std::size_t at, std::size_t last) const {
+    void copy(const float* x, float* y, std::size_t at, std::size_t last) const {
         const Dimension& inner = dimensions_[1];
         while (at < last) {
             const std::size_t first = at % inner.size;
@@ -70,10 +77,15 @@ class Copy {
         }
     }
 
- private:
     std::vector<Dimension> dimensions_;  // from the innermost
     std::size_t runs_ = 1;
 };
+
+/// One step along each dimension.
+Shape one_by_one(const Shape& shape) {
+    Shape steps(shape.size(), 1);
+    return steps;
+}
 
 /// Where a number is in memory.
 std::size_t place(const Shape& indices, const Shape& shape) {
@@ -106,11 +118,7 @@ void concat(const std::vector<const float*>& parts, const std::vector<Shape>& sh
     const Shape whole = concatenated(shapes, axis);
     const std::size_t step = numbers(whole, axis + 1, whole.size());
     for (std::size_t i = 0; i < parts.size(); ++i) {
-        const Copy copy(shapes[i], shapes[i], whole);
-        const std::size_t each = std::max<std::size_t>(1, kPiece / (copy.numbers_a_run() + 1));
-        for_each(pieces(copy.runs(), each), [&](std::size_t piece) {
-            copy(parts[i], y, piece * each, std::min(copy.runs(), (piece + 1) * each));
-        });
+        Copy(shapes[i], shapes[i], whole, one_by_one(whole))(parts[i], y, for_each);
         y += static_cast<std::size_t>(shapes[i][axis]) * step;
     }
 }
@@ -129,7 +137,7 @@ Shape padded(const Shape& shape, const Shape& pads) {
     return result;
 }
 
-void pad(const float* x, const Shape& shape, const Shape& pads, float* y, const ForEach& for_each) {
+void pad(const float* x, const Shape& shape, const Shape& pads, float value, float* y, const ForEach& for_each) {
     const std::size_t rank = shape.size();
     const Shape result = padded(shape, pads);
     std::size_t outer = 0;  // dimensions that are not padded: each index of them is a tensor of its own
@@ -144,7 +152,7 @@ void pad(const float* x, const Shape& shape, const Shape& pads, float* y, const 
         y_first[d - outer] = std::max<std::int64_t>(0, pads[d]);
         block[d - outer] = shape[d] - x_first[d - outer] - std::max<std::int64_t>(0, -pads[rank + d]);
     }
-    const Copy copy(x_shape, block, y_shape);
+    const Copy copy(x_shape, block, y_shape, one_by_one(block));
     const bool empty = numbers(block, 0, block.size()) == 0;
     const float* const from = x + (empty ? 0 : place(x_first, x_shape));
     float* const to = y + (empty ? 0 : place(y_first, y_shape));
@@ -154,10 +162,46 @@ void pad(const float* x, const Shape& shape, const Shape& pads, float* y, const 
     const std::size_t each = std::max<std::size_t>(1, kPiece / (y_size + 1));
     for_each(pieces(tensors, each), [&](std::size_t piece) {
         for (std::size_t i = piece * each; i < std::min(tensors, (piece + 1) * each); ++i) {
-            std::fill_n(y + i * y_size, y_size, 0.0F);
-            if (!empty) copy(from + i * x_size, to + i * y_size, 0, copy.runs());
+            std::fill_n(y + i * y_size, y_size, value);
+            if (!empty) copy(from + i * x_size, to + i * y_size);
         }
     });
+}
+
+std::vector<Span> spans(const Shape& shape, const Shape& starts, const Shape& ends, const Shape& axes,
+                        const Shape& steps) {
+    if (starts.size() != axes.size() || ends.size() != axes.size() || steps.size() != axes.size())
+        throw std::invalid_argument("expected a start, an end and a step for each of the axes " + text(axes) +
+                                    ", found " + text(starts) + ", " + text(ends) + " and " + text(steps));
+    std::vector<Span> part;
+    part.reserve(shape.size());
+    for (const auto size : shape) part.push_back({0, size, 1});
+    for (std::size_t i = 0; i < axes.size(); ++i) {
+        const auto axis = static_cast<std::size_t>(axes[i]);
+        if (axes[i] < 0 || axis >= shape.size() || steps[i] < 1)
+            throw std::invalid_argument("expected axes of " + text(shape) + " and positive steps, found " + text(axes) +
+                                        " and " + text(steps));
+        const std::int64_t size = shape[axis];
+        const auto inside = [&](std::int64_t index) {
+            return std::clamp<std::int64_t>(index < 0 ? index + size : index, 0, size);
+        };
+        const std::int64_t first = inside(starts[i]);
+        const std::int64_t count = std::max<std::int64_t>(0, inside(ends[i]) - first);
+        part[axis] = {first, count / steps[i] + (count % steps[i] == 0 ? 0 : 1), steps[i]};
+    }
+    return part;
+}
+
+void slice(const float* x, const Shape& shape, const std::vector<Span>& part, float* y, const ForEach& for_each) {
+    Shape first;
+    Shape size;
+    Shape step;
+    for (const auto& span : part) {
+        first.push_back(span.first);
+        size.push_back(span.size);
+        step.push_back(span.step);
+    }
+    if (numbers(size, 0, size.size()) > 0) Copy(shape, size, size, step)(x + place(first, shape), y, for_each);
 }
 
 }  // namespace crosseai::kernels

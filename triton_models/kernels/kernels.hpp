@@ -20,9 +20,14 @@ using ForEach = std::function<void(std::size_t count, const Task& task)>;
 /// @throws std::invalid_argument if the shapes do not go together.
 Shape broadcast(const Shape& a, const Shape& b);
 
+/// y = 1 where x is greater than a threshold, else 0.
+void greater(const float* x, const Shape& shape, float threshold, std::uint8_t* y, const ForEach& for_each);
+
 /// y = x where keep is not zero, else 0; x and keep are broadcast against each other.
 ///
 /// One pass over the numbers, where a cast of the booleans and a product take two.
+///
+/// @param y May be `x`, if that has its shape.
 void mask(const float* x, const Shape& x_shape, const std::uint8_t* keep, const Shape& keep_shape, float* y,
           const ForEach& for_each);
 
@@ -55,12 +60,25 @@ Shape concatenated(const std::vector<Shape>& shapes, std::size_t axis);
 void concat(const std::vector<const float*>& parts, const std::vector<Shape>& shapes, std::size_t axis, float* y,
             const ForEach& for_each);
 
-/// The shape of a tensor with zeros put around it.
-/// @param pads Zeros before each dimension, then after each; a negative count cuts off.
+/// The shape of a tensor with numbers put around it.
+/// @param pads Numbers before each dimension, then after each; a negative count cuts off.
 /// @throws std::invalid_argument if there are not two for each dimension, or more is cut off than there is.
 Shape padded(const Shape& shape, const Shape& pads);
 
-/// Puts zeros around a tensor.
-void pad(const float* x, const Shape& shape, const Shape& pads, float* y, const ForEach& for_each);
+/// Puts one number around a tensor, again and again.
+void pad(const float* x, const Shape& shape, const Shape& pads, float value, float* y, const ForEach& for_each);
+
+/// Indices along one dimension: every `step`-th from `first`, `size` of them.
+struct Span {
+    std::int64_t first, size, step;
+};
+
+/// What ONNX's `Slice` takes of each dimension.
+/// @throws std::invalid_argument if the inputs are not of one length, an axis is none, or a step is not positive.
+std::vector<Span> spans(const Shape& shape, const Shape& starts, const Shape& ends, const Shape& axes,
+                        const Shape& steps);
+
+/// Takes a part of a tensor.
+void slice(const float* x, const Shape& shape, const std::vector<Span>& part, float* y, const ForEach& for_each);
 
 }  // namespace crosseai::kernels

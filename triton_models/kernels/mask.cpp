@@ -32,6 +32,10 @@ CROSSEAI_MULTIVERSION void mask_row(const float* x, const std::uint8_t* keep, st
     for (std::size_t i = 0; i < count; ++i) y[i] = keep[i] != 0 ? x[i] : 0.0F;
 }
 
+CROSSEAI_MULTIVERSION void compare_row(const float* x, std::size_t count, float threshold, std::uint8_t* y) {
+    for (std::size_t i = 0; i < count; ++i) y[i] = x[i] > threshold ? 1 : 0;
+}
+
 }  // namespace
 
 Shape broadcast(const Shape& a, const Shape& b) {
@@ -44,6 +48,14 @@ Shape broadcast(const Shape& a, const Shape& b) {
         if (result[d] == 1) result[d] = other[d];
     }
     return result;
+}
+
+void greater(const float* x, const Shape& shape, float threshold, std::uint8_t* y, const ForEach& for_each) {
+    const std::size_t all = numbers(shape, 0, shape.size());
+    for_each(pieces(all, kPiece), [&](std::size_t piece) {
+        const std::size_t first = piece * kPiece;
+        compare_row(x + first, std::min(kPiece, all - first), threshold, y + first);
+    });
 }
 
 void mask(const float* x, const Shape& x_shape, const std::uint8_t* keep, const Shape& keep_shape, float* y,

@@ -50,7 +50,7 @@ struct ApiBase {
 enum class Type : int { kFloat = 1, kInt64 = 7, kBool = 9 };  // NOLINT(performance-enum-size): as in C
 
 /// Of `OrtCustomOpInputOutputCharacteristic`.
-enum class Presence : int { kRequired = 0, kVariadic = 2 };  // NOLINT(performance-enum-size): as in C
+enum class Presence : int { kRequired = 0, kOptional = 1, kVariadic = 2 };  // NOLINT(performance-enum-size): as in C
 
 /// `OrtCustomOp` of version 18.
 struct CustomOp {

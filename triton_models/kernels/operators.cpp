@@ -1,9 +1,11 @@
 // The kernels as operators of ONNX Runtime, in the domain `crosseai`: a library for `register_custom_ops_library`.
 //
-// Mask: x float, keep bool -> y float.
+// Greater: x float, threshold float, a single number -> y bool.
+// Mask: x float, keep bool -> y float; in place if it may.
 // ArgMax: x float -> y int64 without the dimension `axis`.
 // Concat: parts float -> y float, put together along `axis`.
-// Pad: x float, pads int64 -> y float, zeros around x as ONNX's operator of that name puts them.
+// Pad: x float, pads int64, value float, zero if there is none -> y float, as ONNX's operator of that name makes it.
+// Slice: x float, starts, ends, axes, steps int64, the last two not negative -> y float, likewise.
 // GatherElements: x float, a map in blocks, places int64 -> y float, the numbers there along `axis`.
 // ScatterElements: x float, a map in blocks, places int64, updates float -> y float, x with these there; in place if
 // it may.
@@ -59,6 +61,12 @@ class Node {
         return data<Number>(const_cast<Value*>(value(input)));
     }
 
+    /// An input of one dimension.
+    Shape list(std::size_t input) const {
+        const auto* const first = numbers<std::int64_t>(input);
+        return {first, first + shape(input).at(0)};
+    }
+
     /// The numbers of the result, to be written.
     template <class Number>
     Number* result(const Shape& shape) const {
@@ -101,6 +109,7 @@ class Node {
 /// What most operators have in common.
 struct Operator {
     static constexpr bool any_number_of_inputs = false;
+    static constexpr std::size_t optional_input = std::numeric_limits<std::size_t>::max();
     static constexpr std::size_t may_change_inputs = 0;  // the first of them
 
     Operator(const Api* /*api*/, const KernelInfo* /*info*/) {}
@@ -117,12 +126,27 @@ struct AlongAxis : Operator {
     std::size_t axis = 0;
 };
 
+struct Greater : Operator {
+    using Operator::Operator;
+
+    static constexpr const char* name = "Greater";
+    static constexpr Type inputs[] = {Type::kFloat, Type::kFloat};
+    static constexpr Type output = Type::kBool;
+
+    void compute(const Node& node) const {
+        const Shape x = node.shape(0);
+        auto* const y = node.result<std::uint8_t>(x);
+        crosseai::kernels::greater(node.numbers<float>(0), x, *node.numbers<float>(1), y, node.for_each());
+    }
+};
+
 struct Mask : Operator {
     using Operator::Operator;
 
     static constexpr const char* name = "Mask";
     static constexpr Type inputs[] = {Type::kFloat, Type::kBool};
     static constexpr Type output = Type::kFloat;
+    static constexpr std::size_t may_change_inputs = 1;
 
     void compute(const Node& node) const {
         const Shape x = node.shape(0);
@@ -174,15 +198,33 @@ struct Pad : Operator {
     using Operator::Operator;
 
     static constexpr const char* name = "Pad";
-    static constexpr Type inputs[] = {Type::kFloat, Type::kInt64};
+    static constexpr Type inputs[] = {Type::kFloat, Type::kInt64, Type::kFloat};
+    static constexpr std::size_t optional_input = 2;
     static constexpr Type output = Type::kFloat;
 
     void compute(const Node& node) const {
         const Shape x = node.shape(0);
-        const auto* const first = node.numbers<std::int64_t>(1);
-        const Shape pads(first, first + node.shape(1).at(0));
+        const Shape pads = node.list(1);
+        const float value = node.inputs() > 2 ? *node.numbers<float>(2) : 0.0F;
         auto* const y = node.result<float>(crosseai::kernels::padded(x, pads));
-        crosseai::kernels::pad(node.numbers<float>(0), x, pads, y, node.for_each());
+        crosseai::kernels::pad(node.numbers<float>(0), x, pads, value, y, node.for_each());
+    }
+};
+
+struct Slice : Operator {
+    using Operator::Operator;
+
+    static constexpr const char* name = "Slice";
+    static constexpr Type inputs[] = {Type::kFloat, Type::kInt64, Type::kInt64, Type::kInt64, Type::kInt64};
+    static constexpr Type output = Type::kFloat;
+
+    void compute(const Node& node) const {
+        const Shape x = node.shape(0);
+        const auto part = crosseai::kernels::spans(x, node.list(1), node.list(2), node.list(3), node.list(4));
+        Shape sizes;
+        for (const auto& span : part) sizes.push_back(span.size);
+        auto* const y = node.result<float>(sizes);
+        crosseai::kernels::slice(node.numbers<float>(0), x, part, y, node.for_each());
     }
 };
 
@@ -250,7 +292,8 @@ CustomOp operator_of() {
     made.get_input_count = [](const CustomOp*) { return std::size(Kind::inputs); };
     made.get_output_type = [](const CustomOp*, std::size_t) { return Kind::output; };
     made.get_output_count = [](const CustomOp*) { return std::size_t{1}; };
-    made.get_input_characteristic = [](const CustomOp*, std::size_t) {
+    made.get_input_characteristic = [](const CustomOp*, std::size_t i) {
+        if (i == Kind::optional_input) return Presence::kOptional;
         return Kind::any_number_of_inputs ? Presence::kVariadic : Presence::kRequired;
     };
     made.get_output_characteristic = [](const CustomOp*, std::size_t) { return Presence::kRequired; };
@@ -280,8 +323,9 @@ CustomOp operator_of() {
 
 extern "C" __attribute__((visibility("default"))) Status* RegisterCustomOps(SessionOptions* options,
                                                                             const ApiBase* base) {
-    static const CustomOp operators[] = {operator_of<Mask>(), operator_of<ArgMax>(), operator_of<Concat>(),
-                                         operator_of<Pad>(),  operator_of<Gather>(), operator_of<Scatter>()};
+    static const CustomOp operators[] = {operator_of<Greater>(), operator_of<Mask>(),   operator_of<ArgMax>(),
+                                         operator_of<Concat>(),  operator_of<Pad>(),    operator_of<Slice>(),
+                                         operator_of<Gather>(),  operator_of<Scatter>()};
     const Api* const api = base->get_api(kVersion);
     if (api == nullptr)
         return guarded(base->get_api(1), [] { throw std::runtime_error("expected ONNX Runtime 1.18 or later"); });

@@ -73,6 +73,17 @@ void check_mask(std::mt19937& random, const Shape& x_shape, const Shape& keep_sh
         const auto at = indices(i, shape);
         CHECK(y[i] == (keep[place(at, keep_shape)] != 0 ? x[place(at, x_shape)] : 0.0F));
     }
+    if (x_shape != shape) return;
+    auto in_place = x;
+    mask(in_place.data(), x_shape, keep.data(), keep_shape, in_place.data(), in_parallel);
+    CHECK(in_place == y);
+}
+
+void check_greater(std::mt19937& random, const Shape& shape, float threshold) {
+    const auto x = random_numbers(random, shape);
+    std::vector<std::uint8_t> y(x.size(), 9);
+    greater(x.data(), shape, threshold, y.data(), in_parallel);
+    for (std::size_t i = 0; i < y.size(); ++i) CHECK(y[i] == (x[i] > threshold ? 1 : 0));
 }
 
 void check_arg_max(const std::vector<float>& x, const Shape& shape, std::size_t axis) {
@@ -114,11 +125,11 @@ void check_concat(std::mt19937& random, const std::vector<Shape>& shapes, std::s
     }
 }
 
-void check_pad(std::mt19937& random, const Shape& shape, const Shape& pads) {
+void check_pad(std::mt19937& random, const Shape& shape, const Shape& pads, float value = 0) {
     const Shape whole = padded(shape, pads);
     const auto x = random_numbers(random, shape);
     std::vector<float> y(count_of(whole), -9.0F);
-    pad(x.data(), shape, pads, y.data(), in_parallel);
+    pad(x.data(), shape, pads, value, y.data(), in_parallel);
     for (std::size_t i = 0; i < y.size(); ++i) {
         auto at = indices(i, whole);
         bool inside = true;
@@ -127,7 +138,36 @@ void check_pad(std::mt19937& random, const Shape& shape, const Shape& pads) {
             inside = inside && index >= 0 && index < shape[d];
             at[d] = static_cast<std::size_t>(index);
         }
-        CHECK(y[i] == (inside ? x[place(at, shape)] : 0.0F));
+        CHECK(y[i] == (inside ? x[place(at, shape)] : value));
+    }
+}
+
+/// Against one step after the other, from a start to an end, of which negative ones count from behind.
+void check_slice(std::mt19937& random, const Shape& shape, const Shape& starts, const Shape& ends, const Shape& axes,
+                 const Shape& steps) {
+    std::vector<Indices> chosen(shape.size());
+    for (std::size_t d = 0; d < shape.size(); ++d)
+        for (std::size_t index = 0; index < static_cast<std::size_t>(shape[d]); ++index) chosen[d].push_back(index);
+    for (std::size_t i = 0; i < axes.size(); ++i) {
+        const std::int64_t size = shape[static_cast<std::size_t>(axes[i])];
+        auto& indices_there = chosen[static_cast<std::size_t>(axes[i])];
+        indices_there.clear();
+        const std::int64_t first = std::max<std::int64_t>(0, starts[i] < 0 ? starts[i] + size : starts[i]);
+        const std::int64_t end = std::min(size, ends[i] < 0 ? ends[i] + size : ends[i]);
+        for (std::int64_t index = first; index < end; index += steps[i])
+            indices_there.push_back(static_cast<std::size_t>(index));
+    }
+    const auto part = spans(shape, starts, ends, axes, steps);
+    Shape sizes;
+    for (const auto& span : part) sizes.push_back(span.size);
+    for (std::size_t d = 0; d < shape.size(); ++d) CHECK(sizes[d] == static_cast<std::int64_t>(chosen[d].size()));
+    const auto x = random_numbers(random, shape);
+    std::vector<float> y(count_of(sizes), -9.0F);
+    slice(x.data(), shape, part, y.data(), in_parallel);
+    for (std::size_t i = 0; i < y.size(); ++i) {
+        auto at = indices(i, sizes);
+        for (std::size_t d = 0; d < at.size(); ++d) at[d] = chosen[d][at[d]];
+        CHECK(y[i] == x[place(at, shape)]);
     }
 }
 
@@ -181,6 +221,7 @@ void random_shapes() {
             if (one_in_three(random)) operand->erase(operand->begin());
         }
         check_mask(random, x_shape, keep_shape);
+        check_greater(random, shape, i % 2 == 0 ? 0.0F : 1.5F);
     }
     for (int i = 0; i < 500; ++i) {
         const auto shape = random_shape(random, 1 + static_cast<std::size_t>(i) % 5, 1);
@@ -199,7 +240,17 @@ void random_copies() {
         check_concat(random, shapes, axis);
         Shape pads(2 * shape.size());
         for (std::size_t d = 0; d < pads.size(); ++d) pads[d] = shape[d % shape.size()] > 2 ? few(random) : 1;
-        check_pad(random, shape, pads);
+        check_pad(random, shape, pads, static_cast<float>(few(random)));
+        Shape axes(shape.size());
+        std::iota(axes.begin(), axes.end(), 0);
+        std::shuffle(axes.begin(), axes.end(), random);
+        axes.resize(static_cast<std::size_t>(i) % (shape.size() + 1));
+        const auto any = [&](std::int64_t least, std::int64_t most) {
+            Shape numbers(axes.size());
+            for (auto& each : numbers) each = std::uniform_int_distribution<std::int64_t>(least, most)(random);
+            return numbers;
+        };
+        check_slice(random, shape, any(-9, 9), any(-9, 9), axes, any(1, 4));
     }
 }
 
@@ -220,6 +271,7 @@ void large() {
     check_mask(random, {3, 2, 5, 61, 67}, {2, 5, 61, 67});
     check_mask(random, {2, 40000}, {40000});
     check_mask(random, {2, 40000}, {2, 1});
+    check_greater(random, {3, 40001}, 0);
     check_concat(random, {{3, 50, 1, 161}, {3, 50, 2, 161}}, 2);
     check_concat(random, {{40000}, {1}}, 0);
     check_pad(random, {3, 28, 1, 28, 1, 16}, {0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0});
@@ -227,6 +279,10 @@ void large() {
     check_pad(random, {64, 56, 57, 1}, {0, 0, 0, 0, 0, 0, 0, 0});
     check_pad(random, {64, 56, 57, 1}, {0, 0, 0, 0, 0, 0, 0, 1});
     check_pad(random, {30000, 1}, {-29999, 0, 0, 40000});
+    const std::int64_t most = std::numeric_limits<std::int64_t>::max();
+    check_slice(random, {2, 4, 111, 56, 16}, {1, 0}, {most, most}, {3, 2}, {2, 2});
+    check_slice(random, {50000}, {1}, {most}, {0}, {3});
+    check_slice(random, {50000}, {-most - 1}, {most}, {0}, {most / 2});
     for (const Shape& shape : {Shape{2, 5, 61, 67}, Shape{3, 30000}, Shape{30000, 3}, Shape{1, 129, 1000}})
         for (std::size_t axis = 0; axis < shape.size(); ++axis)
             check_arg_max(random_numbers(random, shape), shape, axis);
@@ -240,6 +296,9 @@ void not_numbers() {
     const std::vector<std::uint8_t> keep{0, 1, 0, 1, 0, 1};
     mask(x.data(), {6}, keep.data(), {6}, y.data(), in_parallel);
     CHECK(y[0] == 0 && y[1] == -infinity && y[2] == 0 && y[3] != y[3] && y[4] == 0 && y[5] == infinity);
+    std::vector<std::uint8_t> greater_than(6, 9);
+    greater(x.data(), {6}, 0, greater_than.data(), in_parallel);
+    CHECK((greater_than == std::vector<std::uint8_t>{0, 0, 1, 0, 1, 1}));
     check_arg_max(x, {2, 3}, 1);
     check_arg_max(x, {2, 3}, 0);
     check_arg_max({-infinity, -infinity}, {2}, 0);
@@ -262,6 +321,11 @@ void refusals() {
     CHECK(refuses([] { padded({2, 3}, {0, 0}); }));
     CHECK(refuses([] { padded({2, 3}, {0, -2, 0, -2}); }));
     CHECK(refuses([] { padded({2, 3}, {0, -4, 0, 5}); }));
+    CHECK(refuses([] { spans({2, 3}, {0}, {1}, {2}, {1}); }));
+    CHECK(refuses([] { spans({2, 3}, {0}, {1}, {-1}, {1}); }));
+    CHECK(refuses([] { spans({2, 3}, {0}, {1}, {0}, {0}); }));
+    CHECK(refuses([] { spans({2, 3}, {1}, {0}, {0}, {-1}); }));
+    CHECK(refuses([] { spans({2, 3}, {0}, {1, 1}, {0}, {1}); }));
     std::vector<float> map(12);
     const auto gathers = [&](const Shape& x, std::size_t axis, const std::vector<std::int64_t>& places,
                              const Shape& shape) {

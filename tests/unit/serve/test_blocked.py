@@ -119,6 +119,10 @@ def step(builder: Builder, x: str, kind: str) -> str:
         padded = add("Pad", [x, constant([0, 0, 1, 2, 0, 0, 0, 1])])
         ends = [constant(v) for v in ([1, 2], [1 + H, 2 + W], [2, -1], [1, 1])]
         return add("Slice", [padded, *ends])
+    if kind == "phases":
+        odd, even = (add("Slice", [x, *(constant([v]) for v in (first, W, 3, 2))]) for first in (1, 0))
+        shifted = add("Pad", [odd, constant([0, 0, 0, 1, 0, 0, 0, -1]), constant(np.float32(-2))])
+        return add("Concat", [add("Max", [shifted, even]), add("Max", [even, odd])], axis=3)
     if kind == "everywhere":
         mean = add("ReduceMean", [x, constant([2, 3])], keepdims=1)
         return add("Tanh", [add("Expand", [mean, constant([1, C, H, W])])])
@@ -154,6 +158,7 @@ KINDS = [
     "skip",
     "plain",
     "window",
+    "phases",
     "everywhere",
     "interleave",
     "joined channels",
@@ -191,6 +196,7 @@ def test_nothing_is_reordered_between_a_convolution_and_the_next(tmp_path):
         "classes",
         "skip",
         "window",
+        "phases",
         "interleave",
         "Max height",
         "Mean width",
@@ -214,15 +220,50 @@ def test_a_convolution_adds_and_clips_on_its_way(tmp_path):
 
 
 @blocks_are_kept
-def test_masks_and_maxima_are_computed_by_our_own_operators(tmp_path):
+def test_masks_maxima_and_phases_are_computed_by_our_own_operators(tmp_path):
     builder = Builder()
     x = step(builder, builder.convolution("image"), "mask")
-    for kind in ("winner channel", "winner height", "winner width", "select width"):
+    for kind in ("winner channel", "winner height", "winner width", "select width", "phases"):
         x = step(builder, x, kind)
     made = assert_same(builder.model([builder.convolution(x)]), tmp_path)
     ours = Counter(node.op_type for node in made.graph.node if node.domain == "crosseai")
-    assert ours == {"Mask": 4, "ArgMax": 3, "GatherElements": 1, "ScatterElements": 1}
-    assert {"Cast", "Mul"}.isdisjoint(node.op_type for node in made.graph.node)
+    selected = {"ArgMax": 3, "GatherElements": 1, "ScatterElements": 1}
+    assert ours == {"Greater": 1, "Mask": 4, "Slice": 2, "Pad": 1, "Concat": 1} | selected
+    assert {"Cast", "Mul", "Slice"}.isdisjoint(node.op_type for node in made.graph.node if not node.domain)
+
+
+def masked_between_reshapes(builder: Builder, x: str, sizes: list[str]) -> str:
+    """Of ``[N, ...]``: masked by a map of all images as ``[1, N, ...]``, then of the given sizes again."""
+    mask = builder.add("Greater", [builder.convolution("image"), builder.constant(np.float32(0))])
+    split = builder.add("Reshape", [builder.convolution(x), builder.constant([1, -1, C, H, W])])
+    masked = builder.add("Mul", [split, builder.add("Cast", [mask], to=TensorProto.FLOAT)])
+    return builder.convolution(builder.add("Reshape", [masked, builder.add("Concat", sizes, axis=0)]))
+
+
+def masked_in_place(model: ModelProto) -> int:
+    shapes = {value.name: str(value.type) for value in model.graph.value_info}
+    masks = [node for node in model.graph.node if node.op_type == "Mask"]
+    return sum(shapes.get(node.input[0]) == shapes.get(node.output[0]) is not None for node in masks)
+
+
+@blocks_are_kept
+def test_a_mask_works_in_place_where_it_repeats_nothing(tmp_path):
+    builder = Builder()
+    sizes = ["images", builder.constant([C, H, W])]
+    x = builder.add("Reshape", [builder.convolution("image"), builder.add("Concat", sizes, axis=0)])
+    end = masked_between_reshapes(builder, x, sizes)
+    assert masked_in_place(assert_same(builder.model([end]), tmp_path)) == 1
+
+
+def test_a_mask_that_repeats_one_image_for_all_does_not_work_in_place(tmp_path):
+    builder = Builder()
+    shape = builder.constant([C, H, W])
+    one = builder.add("Slice", [builder.add("Shape", ["image"]), builder.constant([1]), builder.constant([2])])
+    one = builder.add("Div", [one, builder.constant([C])])
+    first = builder.add("Slice", ["image", *(builder.constant([v]) for v in (0, 1, 0))])
+    first = builder.add("Reshape", [builder.convolution(first), builder.add("Concat", [one, shape], axis=0)])
+    end = masked_between_reshapes(builder, first, ["images", shape])
+    assert masked_in_place(assert_same(builder.model([end]), tmp_path)) == 0
 
 
 def test_what_is_broadcast_over_images_is_not_added_inside_a_convolution(tmp_path):
@@ -325,9 +366,14 @@ def slice_by_int32(b: Builder, x: str) -> list[str]:
     return [b.convolution(b.add("Slice", [x, *(b.constant(np.array([v], np.int32)) for v in (0, 5, -2))]))]
 
 
+def slice_backwards(b: Builder, x: str) -> list[str]:
+    return [b.convolution(b.add("Slice", [x, *(b.constant([v]) for v in (-1, -H - 1, 2, -2))]))]
+
+
 def no_axes(b: Builder, x: str) -> list[str]:
     none = b.constant(np.array([], np.int64))
-    return [b.add("Mul", [x, b.add("ReduceSum", [x, none])]), b.add("Unsqueeze", [b.add("Abs", [x]), none])]
+    whole = b.convolution(b.add("Slice", [x, none, none, none, none]))
+    return [b.add("Mul", [x, b.add("ReduceSum", [x, none])]), b.add("Unsqueeze", [b.add("Abs", [x]), none]), whole]
 
 
 def number_with_axes_of_its_own(b: Builder, x: str) -> list[str]:
@@ -394,6 +440,7 @@ def places_of_fewer_images(b: Builder, x: str) -> list[str]:
         output_that_is_a_constant,
         sizes_that_are_left_open,
         slice_by_int32,
+        slice_backwards,
         no_axes,
         number_with_axes_of_its_own,
         scatter_that_multiplies,

@@ -50,8 +50,8 @@ def keep_blocked(optimised: ModelProto, plain: ModelProto) -> None:
     constants = [constant for constant in (*graph.initializer, *rewriter.constants) if constant.name in used]
     graph.ClearField("value_info")
     for name in in_place(nodes, rewriter.sizes):
-        first, others = rewriter.sizes[name]
-        shape = [f"blocked/{first}", *others]  # no name of a dimension of the model's own
+        # no name of a dimension of the model's own
+        shape = [f"blocked/{size}" if isinstance(size, str) else size for size in rewriter.sizes[name]]
         graph.value_info.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
     graph.ClearField("node")
     graph.node.extend(nodes)

@@ -34,7 +34,9 @@ def own(
             booleans = cast.input[0] if cast.op_type == "Cast" else ""
             if types.get(booleans) == TensorProto.BOOL and _row(shapes, x, booleans) >= SHORTEST_ROW:
                 return helper.make_node("Mask", [x, booleans], node.output, domain=DOMAIN)
-    if node.op_type == "Pad" and len(node.input) == 2 and attributes.get("mode", b"constant") == b"constant":
+    if node.op_type == "Greater" and shapes.get(node.input[1]) == ():
+        return helper.make_node("Greater", node.input, node.output, domain=DOMAIN)
+    if node.op_type == "Pad" and len(node.input) <= 3 and attributes.get("mode", b"constant") == b"constant":
         return helper.make_node("Pad", node.input, node.output, domain=DOMAIN)
     if node.op_type in ("ArgMax", "Concat") and node.input[0] in shapes:
         axis = attributes.get("axis", 0) % len(shapes[node.input[0]])

@@ -67,7 +67,7 @@ def absorbed(nodes: Sequence[NodeProto], sizes: Mapping[str, object]) -> list[No
 def in_place(nodes: Iterable[NodeProto], sizes: Mapping[str, object]) -> list[str]:
     """Tensors that nodes can change in place, and the results: ONNX Runtime does it if told that their shape is one."""
     pairs = [(node.input[3], node.output[0]) for node in nodes if is_blocked(node, "Conv") and len(node.input) == 4]
-    pairs += [(node.input[0], node.output[0]) for node in nodes if node.op_type == "ScatterElements"]
+    pairs += [(node.input[0], node.output[0]) for node in nodes if node.op_type in ("Mask", "ScatterElements")]
     equal = [pair for pair in pairs if sizes.get(pair[0]) == sizes.get(pair[1]) is not None]
     return list(dict.fromkeys(name for pair in equal for name in pair))
 

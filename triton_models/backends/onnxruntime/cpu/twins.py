@@ -54,13 +54,15 @@ class Rewriter:
     def __init__(self, graph: GraphProto, shapes: dict[str, Shape], types: dict[str, int], block: int) -> None:
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
-        self.sizes: dict[str, tuple[str, Shape]] = {}
-        """Of blocked maps: what their first axis counts, and the other sizes. Equal entries are of equal shape."""
+        self.sizes: dict[str, Shape] = {}
+        """Of blocked tensors as they are declared. Equal entries are of equal shape."""
         self._types, self._block = types, block
         self._initializers = {constant.name: constant for constant in graph.initializer}
         # a constant that ONNX Runtime has transposed keeps its name
         self._shapes = shapes | {constant.name: tuple(constant.dims) for constant in graph.initializer}
         self._producers = {name: node for node in graph.node for name in node.output}
+        self._makers: dict[str, NodeProto] = {}
+        """Nodes that were appended, by what they make."""
         self._twins: dict[str, Blocked] = {}
         self._not_made: set[str] = set()
         self._batches: dict[str, str] = {}
@@ -132,6 +134,7 @@ class Rewriter:
         copy = NodeProto.FromString(node.SerializeToString())
         copy.name, copy.input[:], copy.output[:] = outputs[0], inputs, outputs
         self.nodes.append(copy)
+        self._makers.update(dict.fromkeys(outputs, copy))
         if node.domain == DOMAIN and inputs[0] in self._batches:
             self._batches[outputs[0]] = self._batches[inputs[0]]
         elif node.op_type == "Reshape" and self._producers.get(inputs[1], node).op_type == "Concat":
@@ -151,7 +154,7 @@ class Rewriter:
 
     def _sized(self, twin: Blocked) -> Blocked:
         if twin.name in self._batches and len(twin.shape) == 4 and not twin.memory:
-            self.sizes[twin.name] = self._batches[twin.name], twin.tail
+            self.sizes[twin.name] = (self._batches[twin.name], *twin.tail)
         return twin
 
     def _constant(self, values: npt.ArrayLike, dtype: npt.DTypeLike = np.int64) -> str:
@@ -330,7 +333,7 @@ class Rewriter:
             self._append(own, [source.name, *others], node.output)
             return True
         made = self._emit(own, [source.name, *others], source)
-        self.sizes[source.name] = self.sizes[made.name] = source.name, self._memory(twin)
+        self.sizes[source.name] = self.sizes[made.name] = (source.name, *self._memory(twin))
         self._twins[node.output[0]] = self._counted(made, [twin])
         self._not_made.add(node.output[0])
         return True
@@ -348,8 +351,20 @@ class Rewriter:
             after = shape[channel + 1 :]
             if shape[channel] == twin.tail[0] and _product(after) == _product(twin.tail[1:]) is not None:
                 source = self._declared(twin)  # a size of 0 means that of the plain tensor
-                return self._emit(node, [source.name, self._plain(node.input[1])], Blocked("", shape, channel))
+                made = self._emit(node, [source.name, self._plain(node.input[1])], Blocked("", shape, channel))
+                self._note_masked(source, made)
+                return made
         return None
+
+    def _note_masked(self, masked: Blocked, reshaped: Blocked) -> None:
+        """Note that a mask has repeated nothing, if what it masks was as large as what is made of its result."""
+        mask = self._makers[masked.name]
+        before = self._makers.get(mask.input[0])
+        if mask.op_type != "Mask" or masked.memory or before is None or before.op_type != "Reshape":
+            return
+        if self.sizes.get(before.input[0]) == self.sizes.get(reshaped.name) is not None:
+            counts = (f"{masked.name}/{axis}" for axis in range(masked.channel))
+            self.sizes[mask.input[0]] = self.sizes[masked.name] = (*counts, *masked.tail)
 
     def _unsqueeze(self, node: NodeProto, shape: Shape) -> Blocked | None:
         twin, axes = self._twins[node.input[0]], self._values(node, 1)
@@ -369,12 +384,15 @@ class Rewriter:
         return self._emit(copy, [source.name for source in sources], replace(sources[0], shape=shape))
 
     def _slice(self, node: NodeProto, shape: Shape) -> Blocked | None:
-        twin, axes = self._twins[node.input[0]], self._values(node, 3)
+        twin, axes, steps = self._twins[node.input[0]], self._values(node, 3), self._values(node, 4)
         if axes is None or any(axis % len(shape) == twin.channel for axis in axes):
             return None
         like = helper.tensor_dtype_to_np_dtype(self._initializers[node.input[3]].data_type)
-        source, own = self._declared(twin, memory=True), self._constant([axis % len(shape) for axis in axes], like)
-        return self._emit(node, [source.name, *node.input[1:3], own, *node.input[4:]], replace(source, shape=shape))
+        forward = steps is not None and all(step > 0 for step in steps)
+        ours = forward and like == np.int64 and self._types.get(node.input[0]) == TensorProto.FLOAT
+        own = helper.make_node("Slice", node.input, node.output, domain=kernels.DOMAIN if ours else "")
+        source, along = self._declared(twin, memory=True), self._constant([axis % len(shape) for axis in axes], like)
+        return self._emit(own, [source.name, *node.input[1:3], along, *node.input[4:]], replace(source, shape=shape))
 
     def _pad(self, node: NodeProto, shape: Shape) -> Blocked | None:
         twin, pads, rank = self._twins[node.input[0]], self._values(node, 1), len(shape)
