@@ -75,12 +75,12 @@ K = 3, one image on one thread:
   itself leaves that layout for every operator that it has no blocked kernel for, and converts each map of the reverse
   pass twice. Kept in it, additions and ReLUs are done by the convolutions, interleaving copies 16 numbers at a time
   instead of one, and at 14 x 14 a product with what is the same in all rows is three times as fast. Told that both
-  have the same shape, convolutions and scatters add in place. The tables "In the layout of the convolutions" say what
-  it saves. Classification with triplet attention profits, too, which the ratio to it hides.
+  have the same shape, convolutions, masks and scatters work in place. The tables "In the layout of the convolutions"
+  say what it saves. Classification with triplet attention profits, too, which the ratio to it hides.
 - What ONNX Runtime does in two passes, on one thread, or a number at a time is done by operators of our own
-  (`triton_models/kernels`): masks (its cast has one thread; 6 to 8 % of an explanation), places of maxima (three to
-  five times as fast), zeros between pixels and concatenation (on all threads), one number for each row of a map
-  gathered and scattered in blocked layout.
+  (`triton_models/kernels`): masks (its cast has one thread; 6 to 8 % of an explanation), comparisons, places of maxima
+  (three to five times as fast), strided slices, zeros between pixels and concatenation (on all threads), one number for
+  each row of a map gathered and scattered in blocked layout.
 - A batch is spread: each image on one thread, several at a time. Operators on all threads wait for each other, and
   eight images with three classes each are far beyond the caches. A single image is computed on all threads, for the
   sake of its latency, and pays that price: what one thread has just written the other has to fetch.
@@ -93,8 +93,8 @@ K = 3, one image on one thread:
   convolution a phase instead of `ConvTranspose`, except for the stem (3-10x slower there); zeros between pixels by one
   `Pad` (a third faster than one for each axis); the guided rule before the mask, where it goes into the convolution
   before it; no product of a number and a tensor whose last dimension is 1 (5x).
-- Left: comparisons (3 % of an explanation of one class; they would have to be made inside the convolutions), the stem's
-  `ConvTranspose` and strided slices on one thread (1 % each), a copy of the map for its maxima along the channels.
+- Left: comparisons (2 % of an explanation of one class; they would have to be made inside the convolutions), the stem's
+  `ConvTranspose` on one thread (1 %), a copy of the map for its maxima along the channels.
 - Not done: masks as penalties (0 or -1e20) that the convolution adds, which must be repeated for each class.
 - Tried and left: one graph for each K with all sizes known (equal); masks as `HardSigmoid` of the map (equal), or the
   lesser of gradient and map with gradients scaled below any activation (1 %); huge pages (equal); `OneHot` for masks
@@ -162,7 +162,7 @@ def cost_rows(file: Path, model: nn.Module, spec: ModelSpec, threads: int, round
                 "by hand": lambda feeds=feeds: by_hand.explain(feeds["image"], feeds["targets"]),
                 "one at a time": lambda feeds=feeds: one_at_a_time.explain(feeds["image"], feeds["targets"]),
             }
-            fast = times_ms({name: cases[name] for name in ("forward", "maps")}, 3 * rounds)
+            fast = times_ms({name: cases[name] for name in ("forward", "maps")}, 3 * rounds * max(BATCHES) // batch)
             cells = [batch, explained, *(f"{statistics.median(fast[name]):.0f}" for name in fast)]
             cells += [f"{ratio(fast, 'maps', 'forward') / (1 + explained):.2f}"]
             if explained in EAGER:

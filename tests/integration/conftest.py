@@ -8,16 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from torch import nn
 
 from crosseai.client.servers.embedded import embedded_server
 from crosseai.contract import ModelSpec
 from crosseai.export import export_onnx
 from crosseai.serve.repository import place_version
-from crosseai.training import build_model
 from tests.registered import make_registry
 from tests.tiny_model import write_tiny_model
+from tests.unit.export.networks import attentive
 
 
 def exported_once(factory: pytest.TempPathFactory, name: str, model: nn.Module, spec: ModelSpec) -> Path:
@@ -37,8 +36,7 @@ def exported_once(factory: pytest.TempPathFactory, name: str, model: nn.Module, 
 @pytest.fixture(scope="session")
 def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Exported folder of a small network of ours with random weights."""
-    torch.manual_seed(0)
-    return exported_once(tmp_path_factory, "small_model", build_model("resnet14", width=8).eval(), ModelSpec())
+    return exported_once(tmp_path_factory, "small_model", attentive("resnet14", 8).eval(), ModelSpec())
 
 
 @pytest.fixture(scope="session")

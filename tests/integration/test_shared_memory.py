@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -36,6 +36,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     repository = tmp_path_factory.mktemp("models")
     place_version(repository, write_tiny_model(tmp_path_factory.mktemp("model")), 1)
     return repository
+
+
+@pytest.fixture(scope="module")
+def tiny_server(models: Path) -> Iterator[str]:
+    """One that nobody else registers regions with."""
+    with EmbeddedTriton(models) as server:
+        yield server.grpc_url
 
 
 def registered(server: str) -> set[str]:

@@ -18,9 +18,8 @@ from crosseai.training.cli import main
 from crosseai.training.config import FitConfig
 from crosseai.training.densenet import DenseNet
 from crosseai.training.fit import fit
-from crosseai.training.model import build_model
 from tests.nih_layout import COLUMNS, write_data_set
-from tests.unit.export.networks import DenseStyle, randomised
+from tests.unit.export.networks import DenseStyle, attentive, randomised
 
 CONFIG = FitConfig(input_size=64, epochs=1, batch_size=8)
 
@@ -58,7 +57,7 @@ def test_a_colour_network_of_ones_own_is_trained_and_exported(tmp_path: Path) ->
 @pytest.mark.parametrize("network", ["resnet18", "densenet"])
 def test_the_registrys_other_networks_can_be_exported(tmp_path: Path, network: str) -> None:
     torch.manual_seed(0)
-    model = build_model("resnet18", width=4) if network == "resnet18" else DenseNet((1, 2, 1, 1), 8, 8)
+    model = attentive("resnet18", 4) if network == "resnet18" else DenseNet((1, 2, 1, 1), 8, 8)
     spec = ModelSpec(input_size=64, layer=model.explained_layer)
     report = export_onnx(randomised(model), spec, tmp_path / "model.onnx", layer=spec.layer)
     assert all(parity.holds for parity in report.parity)

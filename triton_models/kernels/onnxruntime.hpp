@@ -24,6 +24,7 @@ struct TensorInfo;
 /// Places of functions in the table that is `OrtApi`.
 enum class Place : std::uint16_t {
     kCreateStatus = 0,
+    kGetErrorMessage = 2,
     kCreateCustomOpDomain = 26,
     kCustomOpDomainAdd = 27,
     kAddCustomOpDomain = 28,
@@ -35,6 +36,7 @@ enum class Place : std::uint16_t {
     kKernelContextGetInputCount = 88,
     kKernelContextGetInput = 90,
     kKernelContextGetOutput = 91,
+    kReleaseStatus = 93,
     kReleaseTensorTypeAndShapeInfo = 99,
     kKernelContextParallelFor = 274,
 };

@@ -29,9 +29,15 @@ using crosseai::kernels::Shape;
 using crosseai::kernels::Task;
 using namespace crosseai::onnxruntime;
 
-/// Throws if a call fails: none does, unless memory is short or a graph is not what it says.
-void check(const Status* status) {
-    if (status != nullptr) throw std::runtime_error("a call of ONNX Runtime's interface failed");
+/// Calls a function of ONNX Runtime.
+/// @throws std::runtime_error with its message if it fails.
+template <Place place, class... Arguments>
+void checked(const Api* api, Arguments... arguments) {
+    auto* const status = call<Status*, place>(api, arguments...);
+    if (status == nullptr) return;
+    const std::string message = call<const char*, Place::kGetErrorMessage>(api, static_cast<const Status*>(status));
+    call<void, Place::kReleaseStatus>(api, status);
+    throw std::runtime_error(message);
 }
 
 /// One node, while it runs.
@@ -41,17 +47,17 @@ class Node {
 
     std::size_t inputs() const {
         std::size_t count = 0;
-        check(call<Status*, Place::kKernelContextGetInputCount>(api_, context_, &count));
+        checked<Place::kKernelContextGetInputCount>(api_, context_, &count);
         return count;
     }
 
     Shape shape(std::size_t input) const {
         TensorInfo* info = nullptr;
-        check(call<Status*, Place::kGetTensorTypeAndShape>(api_, value(input), &info));
+        checked<Place::kGetTensorTypeAndShape>(api_, value(input), &info);
         std::size_t rank = 0;
-        check(call<Status*, Place::kGetDimensionsCount>(api_, static_cast<const TensorInfo*>(info), &rank));
+        checked<Place::kGetDimensionsCount>(api_, static_cast<const TensorInfo*>(info), &rank);
         Shape sizes(rank);
-        check(call<Status*, Place::kGetDimensions>(api_, static_cast<const TensorInfo*>(info), sizes.data(), rank));
+        checked<Place::kGetDimensions>(api_, static_cast<const TensorInfo*>(info), sizes.data(), rank);
         call<void, Place::kReleaseTensorTypeAndShapeInfo>(api_, info);
         return sizes;
     }
@@ -71,8 +77,7 @@ class Node {
     template <class Number>
     Number* result(const Shape& shape) const {
         Value* made = nullptr;
-        check(call<Status*, Place::kKernelContextGetOutput>(api_, context_, std::size_t{0}, shape.data(), shape.size(),
-                                                            &made));
+        checked<Place::kKernelContextGetOutput>(api_, context_, std::size_t{0}, shape.data(), shape.size(), &made);
         return data<Number>(made);
     }
 
@@ -83,22 +88,22 @@ class Node {
             void (*const run)(void*, std::size_t) = [](void* data, std::size_t i) {
                 (*static_cast<const Task*>(data))(i);
             };
-            check(call<Status*, Place::kKernelContextParallelFor>(api_, context_, run, count, std::size_t{0},
-                                                                  static_cast<void*>(const_cast<Task*>(&task))));
+            checked<Place::kKernelContextParallelFor>(api_, context_, run, count, std::size_t{0},
+                                                      static_cast<void*>(const_cast<Task*>(&task)));
         };
     }
 
  private:
     const Value* value(std::size_t input) const {
         const Value* found = nullptr;
-        check(call<Status*, Place::kKernelContextGetInput>(api_, context_, input, &found));
+        checked<Place::kKernelContextGetInput>(api_, context_, input, &found);
         return found;
     }
 
     template <class Number>
     Number* data(Value* value) const {
         void* first = nullptr;
-        check(call<Status*, Place::kGetTensorMutableData>(api_, value, &first));
+        checked<Place::kGetTensorMutableData>(api_, value, &first);
         return static_cast<Number*>(first);
     }
 
@@ -118,7 +123,7 @@ struct Operator {
 struct AlongAxis : Operator {
     AlongAxis(const Api* api, const KernelInfo* info) : Operator(api, info) {
         std::int64_t given = 0;
-        check(call<Status*, Place::kKernelInfoGetAttributeInt64>(api, info, "axis", &given));
+        checked<Place::kKernelInfoGetAttributeInt64>(api, info, "axis", &given);
         if (given < 0) throw std::invalid_argument("expected an axis of 0 or more, found " + std::to_string(given));
         axis = static_cast<std::size_t>(given);
     }
@@ -323,15 +328,19 @@ CustomOp operator_of() {
 
 extern "C" __attribute__((visibility("default"))) Status* RegisterCustomOps(SessionOptions* options,
                                                                             const ApiBase* base) {
-    static const CustomOp operators[] = {operator_of<Greater>(), operator_of<Mask>(),   operator_of<ArgMax>(),
-                                         operator_of<Concat>(),  operator_of<Pad>(),    operator_of<Slice>(),
-                                         operator_of<Gather>(),  operator_of<Scatter>()};
     const Api* const api = base->get_api(kVersion);
     if (api == nullptr)
         return guarded(base->get_api(1), [] { throw std::runtime_error("expected ONNX Runtime 1.18 or later"); });
-    Domain* domain = nullptr;  // never released: each session has its own, which it may use to its end
-    auto* failure = call<Status*, Place::kCreateCustomOpDomain>(api, "crosseai", &domain);
-    for (const auto& each : operators)
-        if (failure == nullptr) failure = call<Status*, Place::kCustomOpDomainAdd>(api, domain, &each);
-    return failure != nullptr ? failure : call<Status*, Place::kAddCustomOpDomain>(api, options, domain);
+    return guarded(api, [&] {
+        static const CustomOp operators[] = {operator_of<Greater>(), operator_of<Mask>(),   operator_of<ArgMax>(),
+                                             operator_of<Concat>(),  operator_of<Pad>(),    operator_of<Slice>(),
+                                             operator_of<Gather>(),  operator_of<Scatter>()};
+        static Domain* const domain = [api] {  // of all sessions
+            Domain* made = nullptr;
+            checked<Place::kCreateCustomOpDomain>(api, "crosseai", &made);
+            for (const auto& each : operators) checked<Place::kCustomOpDomainAdd>(api, made, &each);
+            return made;
+        }();
+        checked<Place::kAddCustomOpDomain>(api, options, domain);
+    });
 }

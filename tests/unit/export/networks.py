@@ -22,14 +22,22 @@ def randomised(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
-def residual(*, triplet_attention: bool = True) -> nn.Module:
-    """Our own network, small; attention in its first and last stage alone, since each takes a while to export."""
+def attentive(architecture: str, width: int) -> nn.Module:
+    """A network of ours with attention in its first and last stage alone, since each takes a while to export."""
     torch.manual_seed(0)
-    model = build_model("resnet14", triplet_attention=triplet_attention, classes=8, width=4)
+    model = build_model(architecture, width=width)
     for stage in (model.layer2, model.layer3):
         for block in stage:
             block.triplet_attention = None
-    return randomised(model)
+    return model
+
+
+def residual(*, triplet_attention: bool = True) -> nn.Module:
+    """Our own network, small."""
+    torch.manual_seed(0)
+    if triplet_attention:
+        return randomised(attentive("resnet14", 4))
+    return randomised(build_model("resnet14", triplet_attention=False, width=4))
 
 
 class DenseBlock(nn.Module):
