@@ -78,7 +78,7 @@ K = 3, one image on one thread:
   have the same shape, convolutions, masks and scatters work in place. The tables "In the layout of the convolutions"
   say what it saves. Classification with triplet attention profits, too, which the ratio to it hides.
 - What ONNX Runtime does in two passes, on one thread, or a number at a time is done by operators of our own
-  (`triton_models/kernels`): masks (its cast has one thread; 6 to 8 % of an explanation), comparisons, places of maxima
+  (`triton_models/kernels`): masks (its cast has one thread; 2 to 4 % of an explanation), comparisons, places of maxima
   (three to five times as fast), strided slices, zeros between pixels and concatenation (on all threads), one number for
   each row of a map gathered and scattered in blocked layout.
 - A batch is spread: each image on one thread, several at a time. Operators on all threads wait for each other, and
@@ -94,7 +94,7 @@ K = 3, one image on one thread:
   `Pad` (a third faster than one for each axis); the guided rule before the mask, where it goes into the convolution
   before it; no product of a number and a tensor whose last dimension is 1 (5x).
 - Left: comparisons (2 % of an explanation of one class; they would have to be made inside the convolutions), the stem's
-  `ConvTranspose` on one thread (1 %), a copy of the map for its maxima along the channels.
+  `ConvTranspose` on one thread (1 to 2 %), a copy of the map for its maxima along the channels.
 - Not done: masks as penalties (0 or -1e20) that the convolution adds, which must be repeated for each class.
 - Tried and left: one graph for each K with all sizes known (equal); masks as `HardSigmoid` of the map (equal), or the
   lesser of gradient and map with gradients scaled below any activation (1 %); huge pages (equal); `OneHot` for masks
@@ -166,7 +166,7 @@ def cost_rows(file: Path, model: nn.Module, spec: ModelSpec, threads: int, round
             cells = [batch, explained, *(f"{statistics.median(fast[name]):.0f}" for name in fast)]
             cells += [f"{ratio(fast, 'maps', 'forward') / (1 + explained):.2f}"]
             if explained in EAGER:
-                slow = times_ms({name: cases[name] for name in ("maps", "by hand", "one at a time")}, rounds)
+                slow = times_ms({name: cases[name] for name in ("maps", "by hand", "one at a time")}, 3 * rounds)
                 for name in ("by hand", "one at a time"):
                     cells += [f"{statistics.median(slow[name]):.0f}", f"{ratio(slow, name, 'maps'):.1f}"]
             table.append(row(cells))
