@@ -2,10 +2,11 @@
 
     OMP_NUM_THREADS=2 python -m benchmarks.graph --output benchmarks/graph.md
 
-All rows of a table run in turn, round by round, and a ratio is the median over rounds of the ratio within each: so a
-busy machine slows both sides alike. ``maps`` is what the client asks for: logits, explained classes, heat maps and
-gradient maps. ``forward`` is the same file cut down to its logits. Both run as in the embedded server: a batch that
-keeps all threads busy image by image, one on each thread; a smaller one as a whole.
+What is compared runs in turn, round by round, and a ratio is the median over rounds of the ratio within each: so a busy
+machine slows both sides alike. First forward and maps, the same number of images for each size of a batch; then, for
+the ratios to it, eager PyTorch and maps once more. ``maps`` is what the client asks for: logits, explained classes,
+heat maps and gradient maps. ``forward`` is the same file cut down to its logits. Both run as in the embedded server: a
+batch that keeps all threads busy image by image, one on each thread; a smaller one as a whole.
 """
 
 import datetime as dt
@@ -78,9 +79,9 @@ K = 3, one image on one thread:
   have the same shape, convolutions, masks and scatters work in place. The tables "In the layout of the convolutions"
   say what it saves. Classification with triplet attention profits, too, which the ratio to it hides.
 - What ONNX Runtime does in two passes, on one thread, or a number at a time is done by operators of our own
-  (`triton_models/kernels`): masks (its cast has one thread; 2 to 4 % of an explanation), comparisons, places of maxima
-  (three to five times as fast), strided slices, zeros between pixels and concatenation (on all threads), one number for
-  each row of a map gathered and scattered in blocked layout.
+  (`triton_models/kernels`): masks (its cast has one thread; ours take 2 to 4 % of an explanation), comparisons, places
+  of maxima (three to five times as fast), strided slices, zeros between pixels and concatenation (on all threads), one
+  number for each row of a map gathered and scattered in blocked layout.
 - A batch is spread: each image on one thread, several at a time. Operators on all threads wait for each other, and
   eight images with three classes each are far beyond the caches. A single image is computed on all threads, for the
   sake of its latency, and pays that price: what one thread has just written the other has to fetch.
@@ -93,7 +94,7 @@ K = 3, one image on one thread:
   convolution a phase instead of `ConvTranspose`, except for the stem (3-10x slower there); zeros between pixels by one
   `Pad` (a third faster than one for each axis); the guided rule before the mask, where it goes into the convolution
   before it; no product of a number and a tensor whose last dimension is 1 (5x).
-- Left: comparisons (2 % of an explanation of one class; they would have to be made inside the convolutions), the stem's
+- Left: comparisons (1 to 2 %; they would have to be made inside the convolutions), the stem's
   `ConvTranspose` on one thread (1 to 2 %), a copy of the map for its maxima along the channels.
 - Not done: masks as penalties (0 or -1e20) that the convolution adds, which must be repeated for each class.
 - Tried and left: one graph for each K with all sizes known (equal); masks as `HardSigmoid` of the map (equal), or the

@@ -48,6 +48,18 @@ def test_report_describes_the_file(exported):
     assert sorted(path.name for path in exported.path.parent.iterdir()) == ["model.onnx"]
 
 
+def test_the_graph_has_no_operator_that_tensorrt_refuses(exported):
+    """What TensorRT's parsers refuse of the usual lowerings of a reverse pass."""
+    nodes = onnx.load(exported.path).graph.node
+    assert {node.op_type for node in nodes}.isdisjoint({"MaxUnpool", "ScatterND", "Col2Im", "NonZero"})
+    assert all(len(node.output) == 1 for node in nodes if node.op_type == "MaxPool")
+    scatters = [node for node in nodes if node.op_type == "ScatterElements"]
+    assert scatters, "attention's maxima"
+    assert {attribute.s for node in scatters for attribute in node.attribute if attribute.name == "reduction"} <= {
+        b"none"
+    }
+
+
 def test_file_holds_the_spec_and_nothing_of_the_machine(exported):
     model = onnx.load(exported.path)
     assert ModelSpec.from_json({p.key: p.value for p in model.metadata_props}["model_spec"]) == exported.spec

@@ -13,7 +13,7 @@ EMULATOR = shutil.which("qemu-x86_64")
 @pytest.mark.skipif(EMULATOR is None or platform.machine() != "x86_64", reason="qemu-user is not installed")
 def test_blocks_of_avx2_give_the_same_answers():
     emulated = [EMULATOR, "-cpu", "Haswell", sys.executable]
-    chosen = "reordered or clips or in_place or our_own"
+    chosen = "reordered or clips or in_place or our_own or (each_step and (channel or everywhere))"
     tests = ["-q", "-p", "no:cacheprovider", "-k", chosen, "tests/unit/serve/test_blocked.py"]
     command = [*emulated, "-m", "pytest", *tests]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)

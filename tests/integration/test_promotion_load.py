@@ -18,7 +18,7 @@ from crosseai.serve.repository import place_version
 from tests.load import Load
 from tests.registered import make_registry
 
-CHANGES = 12
+CHANGES = 20
 GRACE_S = 1.0
 INTERVAL_S = 0.05
 

@@ -98,15 +98,16 @@ std::size_t place(const Shape& indices, const Shape& shape) {
 }  // namespace
 
 Shape concatenated(const std::vector<Shape>& shapes, std::size_t axis) {
-    Shape whole = shapes.at(0);
+    const Shape& first = shapes.at(0);
+    Shape whole = first;
     std::int64_t size = 0;
     for (const auto& shape : shapes) {
-        if (shape.size() != whole.size() || axis >= shape.size())
-            throw std::invalid_argument("expected shapes of one rank, found " + text(whole) + " and " + text(shape));
+        if (shape.size() != first.size() || axis >= shape.size())
+            throw std::invalid_argument("expected shapes of one rank, found " + text(first) + " and " + text(shape));
         whole[axis] = shape[axis];
         if (shape != whole)
             throw std::invalid_argument("expected sizes that differ in dimension " + std::to_string(axis) +
-                                        " alone, found " + text(whole) + " and " + text(shape));
+                                        " alone, found " + text(first) + " and " + text(shape));
         size += shape[axis];
     }
     whole[axis] = size;

@@ -27,7 +27,7 @@ void greater(const float* x, const Shape& shape, float threshold, std::uint8_t* 
 ///
 /// One pass over the numbers, where a cast of the booleans and a product take two.
 ///
-/// @param y May be `x`, if that has its shape.
+/// @param y May be `x`, if the result has its shape.
 void mask(const float* x, const Shape& x_shape, const std::uint8_t* keep, const Shape& keep_shape, float* y,
           const ForEach& for_each);
 
@@ -65,7 +65,7 @@ void concat(const std::vector<const float*>& parts, const std::vector<Shape>& sh
 /// @throws std::invalid_argument if there are not two for each dimension, or more is cut off than there is.
 Shape padded(const Shape& shape, const Shape& pads);
 
-/// Puts one number around a tensor, again and again.
+/// Puts copies of a number around a tensor.
 void pad(const float* x, const Shape& shape, const Shape& pads, float value, float* y, const ForEach& for_each);
 
 /// Indices along one dimension: every `step`-th from `first`, `size` of them.
@@ -73,7 +73,7 @@ struct Span {
     std::int64_t first, size, step;
 };
 
-/// What ONNX's `Slice` takes of each dimension.
+/// What ONNX's `Slice` takes of each dimension, but that axes count from the front and steps go forward.
 /// @throws std::invalid_argument if the inputs are not of one length, an axis is none, or a step is not positive.
 std::vector<Span> spans(const Shape& shape, const Shape& starts, const Shape& ends, const Shape& axes,
                         const Shape& steps);

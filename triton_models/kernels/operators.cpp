@@ -5,7 +5,7 @@
 // ArgMax: x float -> y int64 without the dimension `axis`.
 // Concat: parts float -> y float, put together along `axis`.
 // Pad: x float, pads int64, value float, zero if there is none -> y float, as ONNX's operator of that name makes it.
-// Slice: x float, starts, ends, axes, steps int64, the last two not negative -> y float, likewise.
+// Slice: x float, starts, ends, axes, steps int64 -> y float, likewise; axes count from the front, steps are positive.
 // GatherElements: x float, a map in blocks, places int64 -> y float, the numbers there along `axis`.
 // ScatterElements: x float, a map in blocks, places int64, updates float -> y float, x with these there; in place if
 // it may.
@@ -21,6 +21,7 @@
 
 #include "kernels.hpp"
 #include "onnxruntime.hpp"
+#include "shapes.hpp"
 
 namespace {
 
@@ -51,20 +52,33 @@ class Node {
         return count;
     }
 
+    /// Whether an optional input is there.
+    bool has(std::size_t input) const { return input < inputs() && value(input) != nullptr; }
+
     Shape shape(std::size_t input) const {
-        TensorInfo* info = nullptr;
-        checked<Place::kGetTensorTypeAndShape>(api_, value(input), &info);
+        TensorInfo* made = nullptr;
+        checked<Place::kGetTensorTypeAndShape>(api_, value(input), &made);
+        const auto release = [this](TensorInfo* info) {
+            call<void, Place::kReleaseTensorTypeAndShapeInfo>(api_, info);
+        };
+        const std::unique_ptr<TensorInfo, decltype(release)> info(made, release);
         std::size_t rank = 0;
-        checked<Place::kGetDimensionsCount>(api_, static_cast<const TensorInfo*>(info), &rank);
+        checked<Place::kGetDimensionsCount>(api_, static_cast<const TensorInfo*>(made), &rank);
         Shape sizes(rank);
-        checked<Place::kGetDimensions>(api_, static_cast<const TensorInfo*>(info), sizes.data(), rank);
-        call<void, Place::kReleaseTensorTypeAndShapeInfo>(api_, info);
+        checked<Place::kGetDimensions>(api_, static_cast<const TensorInfo*>(made), sizes.data(), rank);
         return sizes;
     }
 
     template <class Number>
     const Number* numbers(std::size_t input) const {
         return data<Number>(const_cast<Value*>(value(input)));
+    }
+
+    /// An input that is one number.
+    float number(std::size_t input) const {
+        if (const Shape sizes = shape(input); crosseai::kernels::numbers(sizes, 0, sizes.size()) != 1)
+            throw std::invalid_argument("expected one number, found " + crosseai::kernels::text(sizes));
+        return *numbers<float>(input);
     }
 
     /// An input of one dimension.
@@ -114,8 +128,8 @@ class Node {
 /// What most operators have in common.
 struct Operator {
     static constexpr bool any_number_of_inputs = false;
-    static constexpr std::size_t optional_input = std::numeric_limits<std::size_t>::max();
-    static constexpr std::size_t may_change_inputs = 0;  // the first of them
+    static constexpr std::size_t optional_input = std::numeric_limits<std::size_t>::max();  // none
+    static constexpr std::size_t may_change_inputs = 0;                                     // the first of them
 
     Operator(const Api* /*api*/, const KernelInfo* /*info*/) {}
 };
@@ -141,7 +155,7 @@ struct Greater : Operator {
     void compute(const Node& node) const {
         const Shape x = node.shape(0);
         auto* const y = node.result<std::uint8_t>(x);
-        crosseai::kernels::greater(node.numbers<float>(0), x, *node.numbers<float>(1), y, node.for_each());
+        crosseai::kernels::greater(node.numbers<float>(0), x, node.number(1), y, node.for_each());
     }
 };
 
@@ -210,7 +224,7 @@ struct Pad : Operator {
     void compute(const Node& node) const {
         const Shape x = node.shape(0);
         const Shape pads = node.list(1);
-        const float value = node.inputs() > 2 ? *node.numbers<float>(2) : 0.0F;
+        const float value = node.has(2) ? node.number(2) : 0.0F;
         auto* const y = node.result<float>(crosseai::kernels::padded(x, pads));
         crosseai::kernels::pad(node.numbers<float>(0), x, pads, value, y, node.for_each());
     }
@@ -335,7 +349,7 @@ extern "C" __attribute__((visibility("default"))) Status* RegisterCustomOps(Sess
         static const CustomOp operators[] = {operator_of<Greater>(), operator_of<Mask>(),   operator_of<ArgMax>(),
                                              operator_of<Concat>(),  operator_of<Pad>(),    operator_of<Slice>(),
                                              operator_of<Gather>(),  operator_of<Scatter>()};
-        static Domain* const domain = [api] {  // of all sessions
+        static Domain* const domain = [api] {  // of all sessions, which may use it to their end: never released
             Domain* made = nullptr;
             checked<Place::kCreateCustomOpDomain>(api, "crosseai", &made);
             for (const auto& each : operators) checked<Place::kCustomOpDomainAdd>(api, made, &each);

@@ -325,7 +325,9 @@ void refusals() {
     CHECK(refuses([] { spans({2, 3}, {0}, {1}, {-1}, {1}); }));
     CHECK(refuses([] { spans({2, 3}, {0}, {1}, {0}, {0}); }));
     CHECK(refuses([] { spans({2, 3}, {1}, {0}, {0}, {-1}); }));
+    CHECK(refuses([] { spans({2, 3}, {0, 0}, {1}, {0}, {1}); }));
     CHECK(refuses([] { spans({2, 3}, {0}, {1, 1}, {0}, {1}); }));
+    CHECK(refuses([] { spans({2, 3}, {0}, {1}, {0}, {1, 1}); }));
     std::vector<float> map(12);
     const auto gathers = [&](const Shape& x, std::size_t axis, const std::vector<std::int64_t>& places,
                              const Shape& shape) {

@@ -34,9 +34,9 @@ def attentive(architecture: str, width: int) -> nn.Module:
 
 def residual(*, triplet_attention: bool = True) -> nn.Module:
     """Our own network, small."""
-    torch.manual_seed(0)
     if triplet_attention:
         return randomised(attentive("resnet14", 4))
+    torch.manual_seed(0)
     return randomised(build_model("resnet14", triplet_attention=False, width=4))
 
 

@@ -121,7 +121,7 @@ def step(builder: Builder, x: str, kind: str) -> str:
         return add("Slice", [padded, *ends])
     if kind == "phases":
         odd, even = (add("Slice", [x, *(constant([v]) for v in (first, W, 3, 2))]) for first in (1, 0))
-        shifted = add("Pad", [odd, constant([0, 0, 0, 1, 0, 0, 0, -1]), constant(np.float32(-2))])
+        shifted = add("Pad", [odd, constant([0, 0, 0, 1, 0, 0, 0, -1]), constant(np.float32(0.3))])
         return add("Concat", [add("Max", [shifted, even]), add("Max", [even, odd])], axis=3)
     if kind == "everywhere":
         mean = add("ReduceMean", [x, constant([2, 3])], keepdims=1)
@@ -232,38 +232,59 @@ def test_masks_maxima_and_phases_are_computed_by_our_own_operators(tmp_path):
     assert {"Cast", "Mul", "Slice"}.isdisjoint(node.op_type for node in made.graph.node if not node.domain)
 
 
-def masked_between_reshapes(builder: Builder, x: str, sizes: list[str]) -> str:
-    """Of ``[N, ...]``: masked by a map of all images as ``[1, N, ...]``, then of the given sizes again."""
+def masked_between_reshapes(builder: Builder, x: str, rows: str) -> str:
+    """``[N, C, H, W]`` masked by a map of all images as ``[K, N, C, H, W]``, K being 1; then of so many rows again."""
     mask = builder.add("Greater", [builder.convolution("image"), builder.constant(np.float32(0))])
-    split = builder.add("Reshape", [builder.convolution(x), builder.constant([1, -1, C, H, W])])
+    classes = builder.add("Div", ["images", "images"])
+    split_sizes = builder.add("Concat", [classes, builder.constant([-1, C, H, W])], axis=0)
+    split = builder.add("Reshape", [builder.convolution(x), split_sizes])
     masked = builder.add("Mul", [split, builder.add("Cast", [mask], to=TensorProto.FLOAT)])
-    return builder.convolution(builder.add("Reshape", [masked, builder.add("Concat", sizes, axis=0)]))
+    sizes = builder.add("Concat", [rows, builder.constant([C, H, W])], axis=0)
+    return builder.convolution(builder.add("Reshape", [masked, sizes]))
 
 
-def masked_in_place(model: ModelProto) -> int:
+def masks_in_place(model: ModelProto) -> list[bool]:
+    """Of each mask, whether ONNX Runtime is told that what it masks is of its result's shape."""
     shapes = {value.name: str(value.type) for value in model.graph.value_info}
     masks = [node for node in model.graph.node if node.op_type == "Mask"]
-    return sum(shapes.get(node.input[0]) == shapes.get(node.output[0]) is not None for node in masks)
+    return [shapes.get(node.input[0]) == shapes.get(node.output[0]) is not None for node in masks]
 
 
 @blocks_are_kept
 def test_a_mask_works_in_place_where_it_repeats_nothing(tmp_path):
     builder = Builder()
-    sizes = ["images", builder.constant([C, H, W])]
-    x = builder.add("Reshape", [builder.convolution("image"), builder.add("Concat", sizes, axis=0)])
-    end = masked_between_reshapes(builder, x, sizes)
-    assert masked_in_place(assert_same(builder.model([end]), tmp_path)) == 1
+    sizes = builder.add("Concat", ["images", builder.constant([C, H, W])], axis=0)
+    x = builder.add("Reshape", [builder.convolution("image"), sizes])
+    made = assert_same(builder.model([masked_between_reshapes(builder, x, "images")]), tmp_path)
+    assert masks_in_place(made) == [True]
 
 
+@blocks_are_kept
 def test_a_mask_that_repeats_one_image_for_all_does_not_work_in_place(tmp_path):
     builder = Builder()
-    shape = builder.constant([C, H, W])
-    one = builder.add("Slice", [builder.add("Shape", ["image"]), builder.constant([1]), builder.constant([2])])
-    one = builder.add("Div", [one, builder.constant([C])])
+    one = builder.add("Div", ["images", "images"])
+    sizes = builder.add("Concat", [one, builder.constant([C, H, W])], axis=0)
     first = builder.add("Slice", ["image", *(builder.constant([v]) for v in (0, 1, 0))])
-    first = builder.add("Reshape", [builder.convolution(first), builder.add("Concat", [one, shape], axis=0)])
-    end = masked_between_reshapes(builder, first, ["images", shape])
-    assert masked_in_place(assert_same(builder.model([end]), tmp_path)) == 0
+    first = builder.add("Reshape", [builder.convolution(first), sizes])
+    made = assert_same(builder.model([masked_between_reshapes(builder, first, "images")]), tmp_path)
+    assert masks_in_place(made) == [False]
+
+
+@blocks_are_kept
+def test_a_mask_of_rows_that_repeats_one_image_for_all_does_not_work_in_place(tmp_path):
+    """Of ``[K, N, C, H * W]`` the first axis alone is no shape."""
+    builder = Builder()
+    one = builder.add("Div", ["images", "images"])
+    rows = builder.constant([C, H * W])
+    first = builder.add("Slice", ["image", *(builder.constant([v]) for v in (0, 1, 0))])
+    x, mask = (
+        builder.add("Reshape", [builder.convolution(source), builder.add("Concat", [one, count, rows], axis=0)])
+        for source, count in ((first, one), ("image", "images"))
+    )
+    positive = builder.add("Cast", [builder.add("Greater", [mask, builder.constant(np.float32(0))])], to=1)
+    masked = builder.add("Reshape", [builder.add("Mul", [x, positive]), builder.constant([-1, C, H, W])])
+    made = assert_same(builder.model([builder.convolution(masked)]), tmp_path)
+    assert masks_in_place(made) == [False]
 
 
 def test_what_is_broadcast_over_images_is_not_added_inside_a_convolution(tmp_path):

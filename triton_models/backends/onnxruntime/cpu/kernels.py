@@ -36,7 +36,12 @@ def own(
                 return helper.make_node("Mask", [x, booleans], node.output, domain=DOMAIN)
     if node.op_type == "Greater" and shapes.get(node.input[1]) == ():
         return helper.make_node("Greater", node.input, node.output, domain=DOMAIN)
-    if node.op_type == "Pad" and len(node.input) <= 3 and attributes.get("mode", b"constant") == b"constant":
+    if (
+        node.op_type == "Pad"
+        and len(node.input) in (2, 3)
+        and all(node.input)
+        and attributes.get("mode", b"constant") == b"constant"
+    ):
         return helper.make_node("Pad", node.input, node.output, domain=DOMAIN)
     if node.op_type in ("ArgMax", "Concat") and node.input[0] in shapes:
         axis = attributes.get("axis", 0) % len(shapes[node.input[0]])

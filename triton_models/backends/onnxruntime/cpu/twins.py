@@ -55,14 +55,16 @@ class Rewriter:
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
         self.sizes: dict[str, Shape] = {}
-        """Of blocked tensors as they are declared. Equal entries are of equal shape."""
+        """Declared sizes of blocked tensors, with names for unknown ones. Equal entries are of equal shape."""
         self._types, self._block = types, block
         self._initializers = {constant.name: constant for constant in graph.initializer}
         # a constant that ONNX Runtime has transposed keeps its name
         self._shapes = shapes | {constant.name: tuple(constant.dims) for constant in graph.initializer}
         self._producers = {name: node for node in graph.node for name in node.output}
-        self._makers: dict[str, NodeProto] = {}
-        """Nodes that were appended, by what they make."""
+        self._masked: dict[str, Blocked] = {}
+        """What masks are applied to, by what they make of it: where both are of one rank, and declared plainly."""
+        self._appended: dict[str, NodeProto] = {}
+        """Nodes by what they make, as `_producers` has those of the graph that is rewritten."""
         self._twins: dict[str, Blocked] = {}
         self._not_made: set[str] = set()
         self._batches: dict[str, str] = {}
@@ -134,7 +136,7 @@ class Rewriter:
         copy = NodeProto.FromString(node.SerializeToString())
         copy.name, copy.input[:], copy.output[:] = outputs[0], inputs, outputs
         self.nodes.append(copy)
-        self._makers.update(dict.fromkeys(outputs, copy))
+        self._appended.update(dict.fromkeys(outputs, copy))
         if node.domain == DOMAIN and inputs[0] in self._batches:
             self._batches[outputs[0]] = self._batches[inputs[0]]
         elif node.op_type == "Reshape" and self._producers.get(inputs[1], node).op_type == "Concat":
@@ -153,7 +155,7 @@ class Rewriter:
         return name
 
     def _sized(self, twin: Blocked) -> Blocked:
-        if twin.name in self._batches and len(twin.shape) == 4 and not twin.memory:
+        if twin.name in self._batches and (len(twin.shape), twin.channel) == (4, 1) and not twin.memory:
             self.sizes[twin.name] = (self._batches[twin.name], *twin.tail)
         return twin
 
@@ -223,6 +225,9 @@ class Rewriter:
         formed = [self._declared(each, memory=memory) if isinstance(each, Blocked) else each for each in operands]
         names = [each.name if isinstance(each, Blocked) else str(each) for each in formed]
         made = self._emit(node, names, Blocked("", shape, len(shape) - length, memory))
+        first = formed[0]
+        if node.op_type == "Mask" and isinstance(first, Blocked) and len(first.shape) == len(shape) and not memory:
+            self._masked[made.name] = first
         return self._counted(made, [each for each in formed if isinstance(each, Blocked)])
 
     def _operand(self, name: str, tail: Shape) -> Blocked | str | None:
@@ -357,14 +362,17 @@ class Rewriter:
         return None
 
     def _note_masked(self, masked: Blocked, reshaped: Blocked) -> None:
-        """Note that a mask has repeated nothing, if what it masks was as large as what is made of its result."""
-        mask = self._makers[masked.name]
-        before = self._makers.get(mask.input[0])
-        if mask.op_type != "Mask" or masked.memory or before is None or before.op_type != "Reshape":
+        """Note that a mask has repeated nothing, if what it masks was as large as what is made of its result.
+
+        A reshape keeps the count of numbers, and a mask that repeats something makes it greater.
+        """
+        source = self._masked.get(masked.name)
+        split = self._appended.get(source.name) if source else None
+        if source is None or split is None or split.op_type != "Reshape" or masked.name in self.sizes:
             return
-        if self.sizes.get(before.input[0]) == self.sizes.get(reshaped.name) is not None:
-            counts = (f"{masked.name}/{axis}" for axis in range(masked.channel))
-            self.sizes[mask.input[0]] = self.sizes[masked.name] = (*counts, *masked.tail)
+        if self.sizes.get(split.input[0]) == self.sizes.get(reshaped.name) is not None:
+            sizes = (size if isinstance(size, int) else f"{masked.name}/{i}" for i, size in enumerate(masked.shape))
+            self.sizes[source.name] = self.sizes[masked.name] = tuple(sizes)
 
     def _unsqueeze(self, node: NodeProto, shape: Shape) -> Blocked | None:
         twin, axes = self._twins[node.input[0]], self._values(node, 1)
