@@ -24,7 +24,7 @@ from crosseai.serve.embedded import LOOPBACK, EmbeddedTriton
 from crosseai.serve.options import client_tls_options, tls_options
 from crosseai.serve.registry import fetch, register_plan
 from crosseai.serve.repository import champion_of, models_of, place_version, sha256_of, versions_of
-from crosseai.serve.signals import stop_on_signals, stopped_by_signals
+from crosseai.serve.signals import remember_signals, stop_on_signals, stopped_by_signals
 
 EXIT_FAILED = 1
 EXIT_SERVER = 3
@@ -190,7 +190,6 @@ def deploy(
         raise click.UsageError("--grace, --interval and --runtime need --watch")
     if (runtime == "tensorrt") != (plans is not None):
         raise click.UsageError("--runtime tensorrt and --plans need each other")
-    told_to_stop = stop_on_signals(tie_to_parent=tie_to_parent)
     with stopped_by_signals(), _exit_status():
         if watching and server is not None:
             watch(
@@ -199,9 +198,11 @@ def deploy(
                 grace_s=grace_s,
                 interval_s=interval_s,
                 runtime=runtime,
-                told_to_stop=told_to_stop,
+                told_to_stop=remember_signals(tie_to_parent=tie_to_parent),
                 plans=plans,
             )
+            return
+        stop_on_signals(tie_to_parent=tie_to_parent)
         placed = _place(model, repository)
         if server is not None:
             Control(server, tls).load_model(placed.name, placed.version)

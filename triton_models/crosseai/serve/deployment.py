@@ -17,7 +17,6 @@ from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from crosseai.contract import (
     CANDIDATE,
@@ -44,6 +43,9 @@ from crosseai.serve.repository import champion_of, copy_version, list_versions, 
 logger = logging.getLogger(__name__)
 
 LOCK = ".deploy.lock"
+
+_LONGEST_SLEEP_S = 0.25
+"""After which it is asked whether to stop: a signal that is only remembered ends no sleep."""
 RETRY_S = 60
 """How long a version that could not be fetched or loaded is left alone."""
 
@@ -207,7 +209,7 @@ def watch(
     runtime: Runtime,
     told_to_stop: Callable[[], bool],
     plans: str | None = None,
-) -> NoReturn:
+) -> None:
     """Bring a server to what the aliases say, again and again, until this process is told to stop.
 
     Parameters
@@ -217,18 +219,16 @@ def watch(
     interval_s
         Pause between two rounds, in seconds.
     told_to_stop
-        Whether this process has been told to stop.
+        Whether this process has been told to stop; the round ends then.
 
     Raises
     ------
-    KeyboardInterrupt
-        When it has.
     InputError
         If another process does so for this repository.
     """
     with _only_one(repository):
         deployment, said = Deployment(repository, server, grace_s=grace_s, runtime=runtime, plans=plans), ""
-        while True:
+        while not told_to_stop():
             try:
                 deployment.converge()
                 said = ""
@@ -236,9 +236,10 @@ def watch(
                 if str(error) != said:
                     logger.error("%s", error)  # noqa: TRY400 - a message, no traceback
                 said = str(error)
-            if told_to_stop():
-                raise KeyboardInterrupt  # the signal's own was swallowed
-            time.sleep(interval_s)
+            end = time.monotonic() + interval_s
+            while not told_to_stop() and (left := end - time.monotonic()) > 0:
+                time.sleep(min(left, _LONGEST_SLEEP_S))
+    logger.info("crosseai-serve has stopped")
 
 
 @contextmanager

@@ -8,32 +8,44 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 PARENT_POLL_INTERVAL_S = 0.25
 
 logger = logging.getLogger(__name__)
 
 
-def stop_on_signals(*, tie_to_parent: bool) -> Callable[[], bool]:
-    """Make signals raise KeyboardInterrupt, the end of the parent too if that is wanted.
+def stop_on_signals(*, tie_to_parent: bool) -> None:
+    """Make signals raise KeyboardInterrupt, the end of the parent too if that is wanted."""
+    _on_signals(signal.default_int_handler, tie_to_parent=tie_to_parent)
+
+
+def remember_signals(*, tie_to_parent: bool) -> Callable[[], bool]:
+    """Remember the first signal, or the end of the parent if that is wanted; let the second raise KeyboardInterrupt.
 
     Returns
     -------
     Callable
-        Whether a signal has come. Libraries swallow the exception now and then: a loop that runs for ever has to ask.
+        Whether one has come. For a loop that runs for ever, which then ends with its round: an exception can come
+        anywhere, and libraries swallow it now and then.
     """
     received: list[int] = []
 
-    def interrupt(number: int, _: FrameType | None) -> None:
+    def remember(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        raise KeyboardInterrupt
+        if len(received) > 1:
+            signal.default_int_handler(number, frame)
 
+    _on_signals(remember, tie_to_parent=tie_to_parent)
+    return lambda: bool(received)
+
+
+def _on_signals(handler: Callable[[int, FrameType | None], Any], *, tie_to_parent: bool) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
-            signal.signal(number, interrupt)
+            signal.signal(number, handler)
     if tie_to_parent:
         threading.Thread(target=_stop_with, args=(os.getppid(),), daemon=True).start()
-    return lambda: bool(received)
 
 
 def _stop_with(parent: int) -> None:
