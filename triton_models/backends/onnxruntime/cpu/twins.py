@@ -398,6 +398,7 @@ class Rewriter:
         like = helper.tensor_dtype_to_np_dtype(self._initializers[node.input[3]].data_type)
         forward = steps is not None and all(step > 0 for step in steps)
         ours = forward and like == np.int64 and self._types.get(node.input[0]) == TensorProto.FLOAT
+        # here and not in `kernels`: without the channels of a block there would be nothing to copy together
         own = helper.make_node("Slice", node.input, node.output, domain=kernels.DOMAIN if ours else "")
         source, along = self._declared(twin, memory=True), self._constant([axis % len(shape) for axis in axes], like)
         return self._emit(own, [source.name, *node.input[1:3], along, *node.input[4:]], replace(source, shape=shape))
