@@ -88,6 +88,7 @@ def test_the_demo(repository: Path, tmp_path: Path) -> None:
     panels = sorted((demo / "panels").glob("*.png"))
     assert len(panels) >= boxes.num_rows
     assert cv2.imread(str(panels[0])).std() > 10
+    assert (demo / "mlflow.db").is_file()
     said = run(
         "crosseai-export verify build/demo/model --images build/demo/unseen/images --count 20",
         repository,

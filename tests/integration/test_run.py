@@ -38,7 +38,7 @@ def server(small_model: Path) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("phantoms")
-    write_phantoms(folder, count=12, seed=5, image_format="both")
+    write_phantoms(folder, count=12, seed=6, image_format="both")
     return folder
 
 
@@ -115,7 +115,7 @@ def test_results_equal_a_direct_call(
                 one = found.pop((row["image_id"], spec.classes[c]))
                 expected = box_to_image_px(tuple(box.tolist()), spec.input_size, row["height"], row["width"])
                 assert (one["x0"], one["y0"], one["x1"], one["y1"]) == expected
-                assert one["score"] == pytest.approx(score, rel=1e-3)  # a pixel that is as warm as the threshold
+                assert one["score"] == pytest.approx(score, rel=1e-4)
     assert not found
     assert summary.counts.boxes > 0
 
